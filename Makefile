@@ -1,0 +1,53 @@
+# Everything that one types here. `make` alone lists it.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# `make install PYTHON=...` names another Python for a new environment
+PYTHON ?= python3 python3.13 python3.12 python3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test local reference lab
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## the virtual environment and everything in it; costs nothing the second time
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || { \
+	  for python in $(PYTHON); do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	      && echo "$$($$python --version) -> $(VENV)" && exec $$python -m venv $(VENV); \
+	  done; \
+	  echo "make install: Python 3.11 or newer is needed, and none of these is one: $(PYTHON)" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install ## every notebook on the built-in corpora and encoder, into outputs/mini
+	$(BIN)/tsns run --profile mini
+
+test: run ## lint, types, unit tests, doctests, and a rerun of the notebooks in outputs/reference
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests
+	TSNS_CACHE=$(abspath $(VENV))/cache-of-doctests $(BIN)/pytest --doctest-modules tsns_lib
+	@ls outputs/reference/*.ipynb >/dev/null 2>&1 || { \
+	  echo "make test: outputs/reference holds no executed notebook to rerun; make reference writes them" >&2; exit 1; }
+	TQDM_DISABLE=1 $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg outputs/reference
+
+local: install ## the same on the real corpora: make local TSNS_DATA=FOLDER; goes on where it was cut off
+	@test -d "$(TSNS_DATA)" || { \
+	  echo "make local: name the folder of the corpora, as in: make local TSNS_DATA=FOLDER" >&2; exit 1; }
+	TSNS_DATA="$(TSNS_DATA)" $(BIN)/tsns run --profile local
+
+reference: run ## copy what make run wrote to outputs/reference, to be committed
+	mkdir -p outputs/reference
+	rm -f outputs/reference/*.ipynb outputs/reference/*.results.json
+	@for file in params/mini/*.yaml; do name=$$(basename $$file .yaml); \
+	  cp outputs/mini/$$name.ipynb outputs/mini/$$name.results.json outputs/reference/ || exit 1; done
+
+lab: install ## open the notebooks in JupyterLab
+	$(BIN)/jupyter-lab
