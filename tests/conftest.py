@@ -1,0 +1,23 @@
+"""What every test shares: a cache of its own, and the real corpora where there are any."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep every test away from the user's cache."""
+    folder = tmp_path_factory.mktemp("tsns-cache")
+    os.environ["TSNS_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real corpora; skips where TSNS_DATA is not set (listed in tests/SKIPS.md)."""
+    folder = os.environ.get("TSNS_DATA")
+    if not folder:
+        pytest.skip("TSNS_DATA is not set: no real corpora on this machine")
+    return Path(folder).resolve()

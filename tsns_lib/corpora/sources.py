@@ -1,0 +1,211 @@
+"""A corpus by name, path or hub id, as one plain value; and the list of those that have a name."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsns_lib.corpora import miniature
+from tsns_lib.corpora.hub import read_hub
+from tsns_lib.corpora.own import read_own
+from tsns_lib.corpora.reading import Reading
+from tsns_lib.corpora.registry import REGISTRY, Corpus
+from tsns_lib.corpora.source import Source, shared_rows
+from tsns_lib.corpora.subset import stratified_rows
+
+__all__ = ["Source", "list_sources", "load_source", "shared_rows"]
+
+SPLITS = ("train", "dev", "test")
+
+
+def load_source(
+    name_or_path: str | os.PathLike[str],
+    *,
+    split: str = "train",
+    data_dir: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Source:
+    """Load one split of a corpus.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A corpus of Table 1 (`"books"`, `"dvd"`, `"electronics"`, `"kitchen"`, `"mr"`, `"sst"`, `"scitail"`,
+        `"snli"`, `"mnli"`, `"rte"`, `"qqp"`, `"mrpc"`) in its official files; the same with `"miniature:"`
+        (built in, generated) or `"hub:"` (Hugging Face hub) before it; or the path of a CSV, TSV, JSONL or
+        Parquet file with `text[, text_pair], label`.
+    split : str, default "train"
+        `"train"`, and `"dev"` and `"test"` where the corpus has them. The paper's targets are the Amazon
+        domains whole (`"train"`), SciTail `"test"` and QQP `"dev"`.
+    data_dir : path, optional
+        Folder of the official files. Default: the environment variable `TSNS_DATA`.
+    limit : int, optional
+        Keep a random subset of that many rows, the classes in proportion, in their old order (our choice; the
+        paper has no such limit). Default: every row.
+    seed : int, default 0
+        Seed of the subset, and of the grammar of a `"miniature:"` corpus.
+    revision : str, optional
+        Branch, tag or commit of a `"hub:"` corpus. Default: the newest, which `origin["commit"]` then names.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no data folder, or the files are not in it, or there is no such path.
+    ValueError
+        For an unknown corpus or split, a limit below the number of classes, or a bad row in your own file.
+    ImportError, ConnectionError
+        If a hub corpus needs a package that is missing, or the hub does not answer.
+
+    Examples
+    --------
+    >>> source = load_source("miniature:books", limit=10)
+    >>> source.name, source.task, source.n_rows, source.is_pair, source.generated
+    ('miniature:books', 'sentiment', 10, False, True)
+    >>> source.origin["limit"]
+    '10 of 240 rows, classes in proportion, seed 0'
+    """
+    name = os.fspath(name_or_path)
+    prefix, _, rest = name.partition(":")
+    if revision is not None and prefix != "hub":
+        raise ValueError(f"revision={revision!r} pins a hub corpus, and {name!r} is none: write 'hub:...'")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r}: needs a whole number of at least 0")
+    if prefix == "miniature":
+        source = _from_miniature(name, _corpus(rest, split), split, int(seed))
+    elif prefix == "hub":
+        corpus = _corpus(rest, split)
+        reading, commit = read_hub(corpus, split, revision)
+        where = {"kind": "hub", "repository": corpus.hub.repository, "config": corpus.hub.config}
+        source = _read(name, corpus, split, reading, {**where, "commit": commit})
+    elif isinstance(name_or_path, str) and name in REGISTRY:
+        source = _from_files(_corpus(name, split), split, _folder(data_dir))
+    else:
+        source = _from_own(Path(name), split)
+    return source if limit is None else _limited(source, limit, int(seed))
+
+
+def list_sources(data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """List Table 1: what the paper prints, what the official releases hold, and what is in your data folder.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        Folder of the official files. Default: the environment variable `TSNS_DATA`; without either, nothing
+        is read and the loaded counts are missing.
+
+    Returns
+    -------
+    DataFrame
+        One row per corpus: `name`, `task`, `paper_training`, `paper_transferring`, then for each split
+        `official_<split>` and `loaded_<split>` (usable rows; missing where there is no such split or file).
+
+    Examples
+    --------
+    >>> table = list_sources().set_index("name")
+    >>> int(table.loc["mrpc", "paper_training"]), int(table.loc["mrpc", "official_train"])
+    (3917, 4076)
+    """
+    folder = _folder(data_dir)
+    rows = []
+    for corpus in REGISTRY.values():
+        row: dict[str, Any] = {"name": corpus.name, "task": corpus.task}
+        row["paper_training"] = corpus.paper["train"]
+        row["paper_transferring"] = corpus.paper[corpus.target] if corpus.target else None
+        row |= {f"official_{split}": corpus.official.get(split) for split in SPLITS}
+        for split in SPLITS:
+            there = folder is not None and _place(corpus, split, folder) is not None
+            row[f"loaded_{split}"] = _from_files(corpus, split, folder).n_rows if there else None
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.astype({column: "Int64" for column in table.columns[2:]})
+
+
+def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
+    if folder is None:
+        ways = f"set TSNS_DATA or pass data_dir, or load 'hub:{corpus.name}' or 'miniature:{corpus.name}'"
+        raise FileNotFoundError(f"{corpus.name}: no data folder; {ways}")
+    place = _place(corpus, split, folder)
+    if place is None:
+        raise FileNotFoundError(f"{corpus.name}: no {' or '.join(corpus.files[split])} in {folder}")
+    reading = corpus.read(folder / place)
+    if reading.frame.empty:
+        raise ValueError(f"{folder / place}: no usable row (skipped: {reading.skipped})")
+    return _read(corpus.name, corpus, split, reading, {"kind": "files", "path": place})
+
+
+def _read(name: str, corpus: Corpus, split: str, reading: Reading, where: Mapping[str, Any]) -> Source:
+    counts = {"rows_read": reading.rows_read, "skipped": reading.skipped, "repaired": reading.repaired}
+    known = {"official_rows": corpus.official.get(split), "paper_rows": corpus.paper.get(split)}
+    return _source(name, corpus.task, split, reading.frame, {**where, **counts, **known})
+
+
+def _from_miniature(name: str, corpus: Corpus, split: str, seed: int) -> Source:
+    frame = miniature.generate(corpus.name, split, seed=seed)
+    return _source(name, corpus.task, split, frame, {"kind": "miniature", "seed": seed})
+
+
+def _from_own(path: Path, split: str) -> Source:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file, nor a corpus of Table 1: {', '.join(REGISTRY)}")
+    frame, facts = read_own(path)
+    return _source(path.name, "own", split, frame, {"kind": "own", "path": str(path), **facts})
+
+
+def _source(name: str, task: str, split: str, frame: pd.DataFrame, origin: dict[str, Any]) -> Source:
+    whole = {
+        "rows_read": len(frame),
+        "skipped": {},
+        "repaired": {},
+        "official_rows": None,
+        "paper_rows": None,
+    }
+    repeated = int(frame.duplicated(["text", "text_pair"]).sum())
+    counts = {"rows_kept": len(frame), "repeated_rows": repeated}
+    return Source(name, task, split, frame, {**whole, **origin, **counts})
+
+
+def _limited(source: Source, limit: int, seed: int) -> Source:
+    n_classes = source.frame["label"].nunique()
+    if not isinstance(limit, int | np.integer) or limit < n_classes:
+        least = f"{n_classes}, the number of classes of {source.name}"
+        raise ValueError(f"limit={limit!r}: needs a whole number of at least {least}")
+    if limit >= source.n_rows:
+        note = f"{limit} asked for, all {source.n_rows} rows kept"
+        return replace(source, origin=source.origin | {"limit": note})
+    rows = stratified_rows(source.frame["label"], limit, seed=seed, name=f"{source.name}/{source.split}")
+    note = f"{limit} of {source.n_rows} rows, classes in proportion, seed {seed}"
+    frame = source.frame.iloc[rows].reset_index(drop=True)
+    return replace(source, frame=frame, origin=source.origin | {"limit": note})
+
+
+def _corpus(name: str, split: str) -> Corpus:
+    if name not in REGISTRY:
+        raise ValueError(f"{name!r} is not a corpus of Table 1: {', '.join(REGISTRY)}")
+    corpus = REGISTRY[name]
+    if split not in corpus.files:
+        raise ValueError(f"{name}: no split {split!r}; there is {', '.join(corpus.files)}")
+    return corpus
+
+
+def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
+    named = "TSNS_DATA" if data_dir is None else "data_dir"
+    given = os.environ.get("TSNS_DATA") if data_dir is None else data_dir
+    if not given:
+        return None
+    if not Path(given).is_dir():
+        raise FileNotFoundError(f"{named}={os.fspath(given)!r}: no such folder")
+    return Path(given)
+
+
+def _place(corpus: Corpus, split: str, folder: Path) -> str | None:
+    return next((place for place in corpus.files.get(split, ()) if (folder / place).exists()), None)
