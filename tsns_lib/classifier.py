@@ -1,0 +1,99 @@
+"""The final classifier, and the search for α that judges by it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from tsns_lib.aggregation import select_neurons
+from tsns_lib.importance import cumulative_importance
+
+# Between α = 1 and α = 0 both terms of equation 1 matter only where 1 - α is about 1/N: hence steps in log(1 - α).
+ALPHAS = (1.0, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2, 0.9, 0.5, 0.0)
+
+
+class AlphaSearch(NamedTuple):
+    """The best α, the accuracy of every α, and the medians over neurons of the two terms of equation 1."""
+
+    alpha: float
+    accuracies: np.ndarray
+    term_medians: tuple[float, float]
+
+
+def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
+    """Fit a logistic regression on activations standardised on the source (paper §3.3).
+
+    Parameters
+    ----------
+    X : array of shape (n, K)
+        Activations of the chosen neurons.
+    y : array of shape (n,)
+        Labels.
+    C : float
+        Inverse strength of the L2 penalty, default 0.01 (our choice; the paper gives none).
+
+    Returns
+    -------
+    Pipeline
+        Fitted.
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000))
+    return model.fit(np.asarray(X, dtype=np.float64), y)
+
+
+def search_alpha(
+    q: np.ndarray,
+    train: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
+    k: int,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    C: float = 0.01,
+) -> AlphaSearch:
+    """Choose the α of equation 1 whose K neurons, trained on S1, predict rows of S2 best (paper §3.2).
+
+    Parameters
+    ----------
+    q : ndarray of shape (J, N)
+        Importance on the resamples of S1.
+    train, held_out : (X, y)
+        Activations and labels of S1, and of the drawn rows of S2.
+    k : int
+        Neurons chosen.
+    alphas : sequence of float
+        The grid, default in steps of log(1 - α) (our choice); of equally good values the first is taken.
+    C : float
+        As in `fit_classifier`.
+
+    Returns
+    -------
+    AlphaSearch
+    """
+    scores: dict[bytes, float] = {}  # many α choose the same neurons
+    accuracies = []
+    for alpha in alphas:
+        selected = select_neurons(cumulative_importance(q, alpha=alpha), k)
+        key = selected.tobytes()
+        if key not in scores:
+            model = fit_classifier(train[0][:, selected], train[1], C)
+            scores[key] = float((model.predict(held_out[0][:, selected]) == held_out[1]).mean())
+        accuracies.append(scores[key])
+    return AlphaSearch(alphas[int(np.argmax(accuracies))], np.array(accuracies), term_medians(q))
+
+
+def term_medians(q: np.ndarray) -> tuple[float, float]:
+    """Medians over the neurons of E(q) and of E(q)/(σ(q)+ε): how far apart the terms of equation 1 are."""
+    mean, over_spread = (float(np.median(cumulative_importance(q, alpha=alpha))) for alpha in (1.0, 0.0))
+    return mean, over_spread
+
+
+def alpha_grid(alphas: str | Sequence[float]) -> Sequence[float]:
+    """The values of α to try: "log" is `ALPHAS`; one clear line for anything outside [0, 1]."""
+    values = ALPHAS if isinstance(alphas, str) and alphas == "log" else alphas
+    if isinstance(values, str) or not len(values) or not all(0 <= alpha <= 1 for alpha in values):
+        raise ValueError(f"alphas: must be 'log' or numbers in [0, 1], got {alphas!r}")
+    return values

@@ -1,0 +1,167 @@
+"""Seeds and seeded samples: which rows a resample or a budget takes.
+
+A seed is derived from what it belongs to (a source, a run, a resample) and never from the order of the
+calls, so that any part of a study can be computed alone, elsewhere or again, and gives the same bits.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+SMALL_SOURCE = 10_000  # rows; below it beta = 0.7, from there on 0.1 (beta: paper §4.2, the border: our choice)
+
+
+def derive_seed(seed: int, *parts: str | int) -> int:
+    """A 63-bit seed for one thing, named by its parts.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of the whole study.
+    *parts : str or int
+        What the seed belongs to, from the large to the small.
+
+    Returns
+    -------
+    int
+        In [0, 2**63).
+
+    Examples
+    --------
+    >>> derive_seed(0, "books", "run", 1) == derive_seed(0, "books", "run", 1)
+    True
+    >>> derive_seed(0, "books", "run", 1) == derive_seed(0, "books", "run", 2)
+    False
+    """
+    text = json.dumps([int(seed), *parts])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def run_seed(seed: int, run: int, source: str | None = None) -> int:
+    """The seed of one run, or of one source in it: the same in every notebook, so that they share their forests.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of the whole study.
+    run : int
+        Number of the run.
+    source : str, optional
+        Name of a source, or names joined by "+".
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> run_seed(0, 1, "books") == derive_seed(run_seed(0, 1), "books")
+    True
+    """
+    of_run = derive_seed(seed, "run", run)
+    return of_run if source is None else derive_seed(of_run, source)
+
+
+def resample_fraction(n_rows: int, fraction: float | str = "auto") -> float:
+    """The share β of a source that one resample draws.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the source.
+    fraction : float in (0, 1] or "auto"
+        "auto" is 0.7 below 10,000 rows and 0.1 from there on (0.7 and 0.1: paper §4.2; the border: our choice).
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the fraction is neither "auto" nor in (0, 1].
+
+    Examples
+    --------
+    >>> resample_fraction(2_000), resample_fraction(366_180), resample_fraction(50, 0.5)
+    (0.7, 0.1, 0.5)
+    """
+    if isinstance(fraction, str):
+        if fraction == "auto":
+            return 0.7 if n_rows < SMALL_SOURCE else 0.1
+    elif 0 < fraction <= 1:
+        return float(fraction)
+    raise ValueError(f"fraction: must be 'auto' or in (0, 1], got {fraction!r}")
+
+
+def resample_rows(n_rows: int, fraction: float | str, seed: int) -> np.ndarray:
+    """Rows of one resample: a seeded draw without replacement.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the source.
+    fraction : float or "auto"
+        As in `resample_fraction`.
+    seed : int
+        The seed of this resample.
+
+    Returns
+    -------
+    ndarray of shape (round(fraction * n_rows),)
+        Sorted row numbers, at least one.
+
+    Examples
+    --------
+    >>> resample_rows(10, 0.3, seed=0).size
+    3
+    """
+    size = max(1, round(resample_fraction(n_rows, fraction) * n_rows))
+    return np.sort(np.random.default_rng(seed).choice(n_rows, size=size, replace=False))
+
+
+def water_fill(sizes: ArrayLike, budget: int) -> np.ndarray:
+    """Share a budget of rows among sources as water fills vessels (paper §4.4, after Proakis).
+
+    Every source gets its size or the common level, whichever is smaller; what is left below a whole level goes to
+    the earliest sources that can take one more.
+
+    Parameters
+    ----------
+    sizes : array of int, shape (M,)
+        Rows of each source.
+    budget : int
+        L, the most rows in all.
+
+    Returns
+    -------
+    ndarray of int, shape (M,)
+        Rows to take of each source; they sum to min(L, Σ sizes).
+
+    Raises
+    ------
+    ValueError
+        If there is no source, or a size or the budget is negative or no whole number.
+
+    Examples
+    --------
+    >>> water_fill([2_490, 363_177, 261_799], 200_000).tolist()
+    [2490, 98755, 98755]
+    >>> water_fill([5, 5, 5], 8).tolist()
+    [3, 3, 2]
+    """
+    size, limit = np.asarray(sizes), np.asarray(budget)
+    if size.ndim != 1 or size.size == 0 or size.dtype.kind not in "iu" or size.min() < 0:
+        raise ValueError(f"sizes: must be a non-empty list of row counts, got {sizes!r:.80}")
+    if limit.ndim or limit.dtype.kind not in "iu" or limit < 0:
+        raise ValueError(f"budget: must be a whole number of rows, 0 or more, got {budget!r}")
+    total = min(int(limit), int(size.sum()))
+    low, high = 0, int(size.max())  # the highest level that the budget can fill everywhere
+    while low < high:
+        level = (low + high + 1) // 2
+        low, high = (level, high) if np.minimum(size, level).sum() <= total else (low, level - 1)
+    share = np.minimum(size, low)
+    share[np.flatnonzero(size > low)[: total - int(share.sum())]] += 1
+    return share
