@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tsns_lib import checkpoints, encoders
+from tsns_lib import checkpoints
 from tsns_lib.encoders import load_encoder
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from tsns_lib.aggregation import select_neurons
 from tsns_lib.importance import cumulative_importance
@@ -42,7 +43,9 @@ def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
         Fitted.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000))
-    return model.fit(np.asarray(X, dtype=np.float64), y)
+    # its products are too small for several threads: on a busy machine they wait for each other 50 times as long
+    with threadpool_limits(1):
+        return model.fit(np.asarray(X, dtype=np.float64), y)
 
 
 def search_alpha(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from tsns_lib.encoders import Encoder
+from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Entry, Store
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _fill(
     starts = range(0, len(texts), SHARD_ROWS)
     missing = set(entry.missing(len(starts)))
     n_truncated = 0
-    with tqdm(total=len(texts), desc="activations", unit="row", leave=False, disable=not progress) as bar:
+    with bar(total=len(texts), desc="activations", unit="row", show=progress) as shown:
         for shard, start in enumerate(starts):
             rows = slice(start, start + SHARD_ROWS)
             inputs = encoder.tokenizer(
@@ -177,12 +177,12 @@ def _fill(
             assert inputs is not None
             n_truncated += sum(bool(encoding.overflowing) for encoding in inputs)
             if shard not in missing:
-                bar.update(len(inputs))
+                shown.update(len(inputs))
                 continue
             values = np.empty((len(inputs), encoder.n_neurons), dtype=STORED_AS[encoder.dtype])
             for batch in _batches(np.array([len(encoding) for encoding in inputs])):
                 values[batch] = _forward(encoder, [inputs[row] for row in batch], pooling)
-                bar.update(len(batch))
+                shown.update(len(batch))
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
                 raise ValueError(f"text, row {start + finite.argmin()}: {encoder.name} gave values not finite")

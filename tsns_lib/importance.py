@@ -5,10 +5,10 @@ import os
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from tsns_lib.aggregation import order_neurons
 from tsns_lib.forest import bin_activations, histogram_importance
+from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
 
@@ -143,7 +143,7 @@ def resampled_importance(
     missing = entry.missing(n_resamples)
     if missing:
         prepared = bin_activations(X, n_jobs) if engine == "histogram" else X
-        for j in tqdm(missing, desc="resamples", leave=False, disable=not progress):
+        for j in bar(missing, desc="resamples", show=progress):
             rows = resample_rows(len(X), fraction, derive_seed(seed, "resample", j, "rows"))
             if len(np.unique(classes[rows])) < 2:
                 raise ValueError(

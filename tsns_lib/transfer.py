@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 from sklearn.feature_selection import f_classif
-from tqdm import tqdm
 
 from tsns_lib.aggregation import check_n_neurons, select_neurons
 from tsns_lib.classifier import fit_classifier
 from tsns_lib.encoders import Encoder
 from tsns_lib.extraction import extract
 from tsns_lib.importance import cumulative_importance, half_overlap, resampled_importance
+from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
 from tsns_lib.selectors import MultiTSNS
@@ -149,7 +149,7 @@ def transfer_grid(
     multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, **forest)
     tested = {target.name: read(target) for target in targets}
     rows = []
-    for members in tqdm(groups, desc="sources", leave=False, disable=not progress):
+    for members in bar(groups, desc="sources", show=progress):
         pool = _pool(members, read, budget, seed)
         names = pool.name.split("+")
         others = {target: data for target, data in tested.items() if target not in names}
@@ -162,7 +162,7 @@ def transfer_grid(
             *(_tsns(pool, neurons, run, seed, alpha, multi, forest, progress) for run in range(runs)),
         )
         steps = 2 + len(neurons) * (2 + 2 * runs)
-        for choice in tqdm(choices, desc=pool.name, total=steps, leave=False, disable=not progress):
+        for choice in bar(choices, desc=pool.name, total=steps, show=progress):
             model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
             for target, (Z, truth) in others.items():
                 correct = model.predict(Z[:, choice.selected]) == truth
