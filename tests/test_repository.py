@@ -1,0 +1,145 @@
+"""What must hold of the repository's own files: lock, environment, notebooks and their executed copies."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tsns_lib.runtime.execution import RECORD
+from tsns_lib.runtime.project import plan
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REFERENCE = ROOT / "outputs/reference"
+FRESH = sorted(p for p in (ROOT / "outputs/mini").glob("*.results.json") if (REFERENCE / p.name).exists())
+COMMITTED = sorted([*REFERENCE.glob("*.ipynb"), *(ROOT / "outputs/local").glob("*.ipynb")])
+
+
+def name_of(path):
+    return path.name
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def locked():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_environment_yml_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [Requirement(spec) for spec in environment["dependencies"] if isinstance(spec, str)]
+    assert [str(r.specifier) for r in conda if r.name == "python"] == [PROJECT["requires-python"]]
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    (extra,) = re.fullmatch(r"-e \.\[(\w+)\]", pip[0]).groups()
+    assert len(pip) == 1 and extra in PROJECT["optional-dependencies"]
+
+
+def test_the_lock_holds_exact_versions_and_nothing_else():
+    assert [line for line in locked() if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+
+
+def test_the_lock_satisfies_every_range():
+    versions = {canonicalize_name(name): version for name, version in (line.split("==") for line in locked())}
+    wanted = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+    wrong = [str(r) for r in wanted if versions.get(canonicalize_name(r.name), "0") not in r.specifier]
+    assert wrong == []
+
+
+def test_importing_the_library_is_quick_and_without_torch():
+    code = (
+        "import sys, time; start = time.perf_counter(); import tsns_lib; "
+        "print(time.perf_counter() - start, 'torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(3)
+    ]
+    assert min(float(seconds) for seconds, *_ in runs) < 1
+    assert runs[0][1:] == ["False", "False"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_source_notebook_is_without_outputs_and_has_its_parameters(path):
+    cells = code_cells(path)
+    assert [cell.source for cell in cells if cell.outputs or cell.execution_count is not None] == []
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    metadata = nbformat.read(path, as_version=4).metadata
+    assert metadata.kernelspec.name == "python3"
+    assert "papermill" not in metadata and "widgets" not in metadata
+
+
+@pytest.mark.parametrize("profile", sorted(p.name for p in (ROOT / "params").iterdir() if p.is_dir()))
+def test_every_parameter_file_is_readable_and_known_to_its_notebook(profile):
+    assert [job.profile for job in plan(ROOT, profile)]
+
+
+def test_every_notebook_of_the_mini_profile_has_an_executed_copy():
+    assert {p.stem for p in (ROOT / "params/mini").glob("*.yaml")} == {p.stem for p in REFERENCE.glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*.ipynb")), ids=name_of)
+def test_an_executed_copy_is_of_the_present_source(path):
+    source = [cell.source for cell in code_cells(ROOT / "notebooks" / path.name)]
+    executed = [c.source for c in code_cells(path) if "injected-parameters" not in c.metadata.get("tags", [])]
+    assert executed == source
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_committed_copy_is_whole_and_of_no_machine(path):
+    cells = [cell for cell in code_cells(path) if cell.source.strip()]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert all(cell.execution_count for cell in cells)
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert re.findall(r'"/(?:home|root|Users|work|tmp|opt|usr)/[^"]*', json.dumps(outputs)) == []
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*.ipynb")), ids=name_of)
+def test_the_record_is_compared_with_a_tolerance_and_not_by_nbval(path):
+    records = [cell for cell in code_cells(path) if any(RECORD in o.get("data", {}) for o in cell.outputs)]
+    assert len(records) == 1
+    assert "nbval-ignore-output" in records[0].metadata.get("tags", [])
+
+
+@pytest.mark.parametrize("path", FRESH, ids=name_of)
+def test_a_fresh_run_agrees_with_the_committed_results(path):
+    fresh, committed = (json.loads(p.read_text()) for p in (path, REFERENCE / path.name))
+    for machine in ("versions", "seconds"):
+        del fresh[machine], committed[machine]
+    assert differences(fresh, committed) == []
+
+
+def differences(fresh, committed, where="results"):
+    """List where two JSON values differ by more than another processor explains: 3 points of accuracy."""
+    if isinstance(fresh, dict) and isinstance(committed, dict) and fresh.keys() == committed.keys():
+        return [d for key in fresh for d in differences(fresh[key], committed[key], f"{where}.{key}")]
+    if isinstance(fresh, list) and isinstance(committed, list) and len(fresh) == len(committed):
+        return [
+            d for n, pair in enumerate(zip(fresh, committed, strict=True)) for d in differences(*pair, f"{where}[{n}]")
+        ]
+    if isinstance(fresh, float) and isinstance(committed, float):
+        same = math.isclose(fresh, committed, rel_tol=0.05, abs_tol=0.03)
+    else:
+        same = fresh == committed
+    return [] if same else [f"{where}: {fresh!r} is not {committed!r}"]
+
+
+def test_differences_are_found_at_any_depth():
+    fresh = {"a": [{"accuracy": 0.70}, {"accuracy": 0.5}], "n": 10}
+    committed = {"a": [{"accuracy": 0.71}, {"accuracy": 0.6}], "n": 11}
+    assert differences(fresh, committed) == [
+        "results.a[1].accuracy: 0.5 is not 0.6",
+        "results.n: 10 is not 11",
+    ]
