@@ -157,13 +157,15 @@ def transfer_grid(
             labels, counts = np.unique(truth, return_counts=True)
             correct = truth == labels[counts.argmax()]
             rows.append({"source": pool.name, "target": target, "correct": correct, **Choice("majority")._asdict()})
+        on_all_neurons = fit_classifier(pool.X, pool.y, C)
         choices = chain(
-            _baselines(pool, encoder.hidden_size, neurons, runs, C, seed),
+            _baselines(pool, encoder.hidden_size, neurons, runs, on_all_neurons[-1].coef_, seed),
             *(_tsns(pool, neurons, run, seed, alpha, multi, forest, progress) for run in range(runs)),
         )
         steps = 2 + len(neurons) * (2 + 2 * runs)
         for choice in bar(choices, desc=pool.name, total=steps, show=progress):
-            model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
+            fresh = choice.method != "all"
+            model = fit_classifier(pool.X[:, choice.selected], pool.y, C) if fresh else on_all_neurons
             for target, (Z, truth) in others.items():
                 correct = model.predict(Z[:, choice.selected]) == truth
                 rows.append({"source": pool.name, "target": target, "correct": correct, **choice._asdict()})
@@ -195,16 +197,18 @@ def _pool(members: Sequence[Any], read: Callable, budget: int | None, seed: int)
     )
 
 
-def _baselines(pool: Pool, hidden: int, neurons: Sequence[int], runs: int, C: float, seed: int) -> Iterator[Choice]:
+def _baselines(
+    pool: Pool, hidden: int, neurons: Sequence[int], runs: int, coefficients: np.ndarray, seed: int
+) -> Iterator[Choice]:
     n_neurons = pool.X.shape[1]
     yield Choice("last_layer", hidden, selected=np.arange(n_neurons - hidden, n_neurons))
     yield Choice("all", n_neurons, selected=np.arange(n_neurons))
     with np.errstate(divide="ignore", invalid="ignore"):  # constant neurons have no F
         f_value = np.nan_to_num(f_classif(pool.X.astype(np.float64), pool.y)[0])
-    coefficient = np.abs(fit_classifier(pool.X, pool.y, C)[-1].coef_).max(axis=0)
+    largest = np.abs(coefficients).max(axis=0)
     for k in neurons:
         yield Choice("f_test", k, selected=select_neurons(f_value, k))
-        yield Choice("logistic", k, selected=select_neurons(coefficient, k))
+        yield Choice("logistic", k, selected=select_neurons(largest, k))
     for run in range(runs):
         for k in neurons:
             rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random", k))

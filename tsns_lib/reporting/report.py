@@ -245,4 +245,8 @@ def _cells(frame: pd.DataFrame, scale: float, names: dict[str, str]) -> pd.DataF
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    """Points to one digit, what lies below 1 (a correlation) to two."""
+    if value is None:
+        return ""
+    digits = 1 if abs(value) >= 1 else 2
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero

@@ -154,7 +154,7 @@ def _settle(notebook: NotebookNode, root: Path) -> None:
 
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join each stream of a cell into one output, and drop the lines of stderr that are progress bars."""
+    """Join each stream of a cell into one output, and drop the lines of stderr that progress bars left."""
     streams: dict[str, NotebookNode] = {}
     kept = []
     for output in outputs:
@@ -166,7 +166,7 @@ def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
             streams[output.name] = output
     if "stderr" in streams:
         lines = streams["stderr"].text.split("\n")
-        streams["stderr"].text = "\n".join(line for line in lines if "\r" not in line)
+        streams["stderr"].text = "\n".join(line for line in lines if line.strip() and "\r" not in line)
     return [o for o in kept if o.output_type != "stream" or o.text.strip()]
 
 
