@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsns_lib import forest, forest_importance
+from tsns_lib import extract, forest, forest_importance, load_encoder, load_source
+from tsns_lib.sampling import resample_rows
 
 
 def gini_decrease(values, classes, weights):
@@ -163,6 +164,20 @@ def test_selection_agrees_with_the_reference_as_well_as_the_reference_with_itsel
         itself = len(top(reference[0], k) & top(reference[1], k)) / k
         across = np.mean([len(top(a, k) & top(b, k)) / k for a in reference for b in ours])
         assert across >= itself - 0.05
+
+
+@pytest.mark.slow
+def test_selection_agrees_with_the_reference_on_real_activations(real_data):
+    books = load_source("books", data_dir=real_data)
+    rows = resample_rows(2_000, 0.7, seed=0)
+    X = extract(books, load_encoder(), max_length=64, progress=False)[rows]
+    y = books.frame["label"].to_numpy()[rows]
+    reference = [forest_importance(X, y, engine="sklearn", seed=seed) for seed in (0, 1)]
+    ours = [forest_importance(X, y, seed=seed) for seed in (0, 1)]
+    for k in (100, 300, 500):
+        itself = len(top(reference[0], k) & top(reference[1], k)) / k
+        across = np.mean([len(top(a, k) & top(b, k)) / k for a in reference for b in ours])
+        assert across >= itself - 2 * np.sqrt(itself * (1 - itself) / k)  # no lower than chance allows
 
 
 @pytest.mark.parametrize(

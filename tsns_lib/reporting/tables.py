@@ -34,11 +34,17 @@ def sources_table(sources: Sequence[Any]) -> pd.DataFrame:
             "official": source.origin["official_rows"],
             "paper": source.origin["paper_rows"],
             "largest class": f"{source.frame['label'].value_counts(normalize=True).max():.1%}",
-            "data": "generated" if source.generated else "real",
+            "data": "generated" if source.generated else f"real, {_provenance(source.origin)}",
         }
         for source in sources
     ]
     return pd.DataFrame(rows).astype({"official": "Int64", "paper": "Int64"})
+
+
+def _provenance(origin: dict[str, Any]) -> str:
+    if origin["kind"] == "hub":
+        return f"{origin['repository']} at commit {origin['commit']}"
+    return {"files": "official files", "own": "own file"}[origin["kind"]]
 
 
 def encoder_table(encoder: Any) -> pd.DataFrame:
