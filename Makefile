@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test local reference lab
+.PHONY: help install run test local reference picture lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ reference: run ## copy what make run wrote to outputs/reference, to be committed
 	rm -f outputs/reference/*.ipynb outputs/reference/*.results.json
 	@for file in params/mini/*.yaml; do name=$$(basename $$file .yaml); \
 	  cp outputs/mini/$$name.ipynb outputs/mini/$$name.results.json outputs/reference/ || exit 1; done
+
+PICTURE = outputs/local/04_table2_average_by_k.png
+picture: install ## the README's figure, taken out of the executed Table 2
+	$(BIN)/python -c 'import base64, sys, nbformat; \
+	  cells = nbformat.read(sys.argv[1], as_version=4).cells; \
+	  png = next(o.data["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})); \
+	  open(sys.argv[2], "wb").write(base64.b64decode(png))' outputs/local/04_table2_single_source_sentiment.ipynb $(PICTURE)
 
 lab: install ## open the notebooks in JupyterLab
 	$(BIN)/jupyter-lab
