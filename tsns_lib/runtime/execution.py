@@ -166,7 +166,7 @@ def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
             streams[output.name] = output
     if "stderr" in streams:
         lines = streams["stderr"].text.split("\n")
-        streams["stderr"].text = "\n".join(line for line in lines if line.strip() and "\r" not in line)
+        streams["stderr"].text = "".join(f"{line}\n" for line in lines if line.strip() and "\r" not in line)
     return [o for o in kept if o.output_type != "stream" or o.text.strip()]
 
 
