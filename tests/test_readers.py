@@ -254,6 +254,8 @@ def test_the_real_files_hold_what_they_should(real_data, name, split, kept, skip
     corpus = REGISTRY[name]
     place = next(p for p in corpus.files[split] if (real_data / p).exists())
     reading = corpus.read(real_data / place)
+    if name in ("snli", "mnli", "qqp") and len(reading.frame) == corpus.official[split]:
+        return  # whole; the figures below are those of a part
     assert (len(reading.frame), reading.skipped, reading.repaired) == (kept, skipped, repaired)
-    if name not in ("snli", "mnli", "qqp"):  # of these only a part may be there
+    if name not in ("snli", "mnli", "qqp"):
         assert kept == corpus.official[split]
