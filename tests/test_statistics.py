@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from tsns_lib.reporting import bootstrap
-from tsns_lib.reporting.bootstrap import CELL, resampled_accuracy
+from tsns_lib.reporting.bootstrap import CELL, bootstrap_weights, resampled_accuracy
 from tsns_lib.reporting.statistics import (
     McNemar,
     accuracy_table,
     average_table,
-    bootstrap_weights,
     contest,
     difference,
     gain_table,

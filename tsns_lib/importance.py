@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from importlib import metadata
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -243,11 +244,7 @@ def _one_forest(
 
 
 def _engine_version(engine: str) -> str:
-    if engine == "histogram":
-        return engine
-    import sklearn
-
-    return f"{engine} {sklearn.__version__}"
+    return engine if engine == "histogram" else f"{engine} {metadata.version('scikit-learn')}"
 
 
 def _content_hash(array: np.ndarray) -> str:

@@ -15,10 +15,10 @@ from tsns_lib.classifier import fit_classifier
 from tsns_lib.encoders import Encoder
 from tsns_lib.extraction import extract
 from tsns_lib.importance import cumulative_importance, half_overlap, resampled_importance
+from tsns_lib.multi_source import MultiTSNS
 from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
-from tsns_lib.selectors import MultiTSNS
 
 
 class Choice(NamedTuple):

@@ -13,10 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from tsns_lib.reporting.bootstrap import CELL, bootstrap_weights, resampled_accuracy
-
-__all__ = ["Interval", "McNemar", "accuracy_table", "average_table", "bootstrap_weights", "difference"]
-__all__ += ["contest", "gain_table", "margin", "mcnemar", "wins"]
+from tsns_lib.reporting.bootstrap import CELL, resampled_accuracy
 
 PERCENTILES = (2.5, 97.5)  # 95 % intervals (our choice; the paper gives none)
 
