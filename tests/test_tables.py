@@ -132,8 +132,8 @@ def test_alphas_are_counted_and_the_terms_shown():
     assert table.loc["a+b"].to_dict() == {
         "median E(q)": "2.0e-04",
         "median E(q)/(σ+ε)": "6.0e-01",
-        "1 - α = 0e+00": 2,
-        "1 - α = 1e-01": 2,
+        "1 - α = 0": 2,
+        "1 - α = 0.1": 2,
     }
 
 

@@ -182,13 +182,18 @@ def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:
         One row for each combination of sources: the medians over learners, runs and K of E(q) and of E(q)/(σ(q)+ε)
         of the median neuron, and how often each 1 - α was chosen.
     """
-    rows = []
-    for source, found in grid.dropna(subset=["alphas"]).groupby("source", sort=False):
-        first, second = np.median(np.concatenate(found["term_medians"].tolist()), axis=0)
-        chosen = pd.Series(np.concatenate(found["alphas"].tolist())).map(lambda alpha: f"1 - α = {1 - alpha:.0e}")
-        terms = {"median E(q)": f"{first:.1e}", "median E(q)/(σ+ε)": f"{second:.1e}"}
-        rows.append({"source": source, **terms, **chosen.value_counts().sort_index().to_dict()})
-    return pd.DataFrame(rows).fillna(0).set_index("source").convert_dtypes()
+    learned = grid.dropna(subset=["alphas"]).groupby("source", sort=False)
+    terms = {
+        source: [f"{value:.1e}" for value in np.median(np.concatenate(found["term_medians"].tolist()), axis=0)]
+        for source, found in learned
+    }
+    counts = {
+        source: pd.Series(1 - np.concatenate(found["alphas"].tolist())).round(9).value_counts()
+        for source, found in learned
+    }
+    chosen = pd.DataFrame(counts).T.fillna(0).astype(int).sort_index(axis=1).rename(columns="1 - α = {:g}".format)
+    medians = pd.DataFrame.from_dict(terms, orient="index", columns=["median E(q)", "median E(q)/(σ+ε)"])
+    return medians.join(chosen)
 
 
 def fingerprint_table(grid: pd.DataFrame, chosen: Key, encoder: Any) -> pd.DataFrame:
