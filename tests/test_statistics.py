@@ -9,15 +9,14 @@ from scipy.stats import binom
 
 from tsns_lib.reporting import bootstrap
 from tsns_lib.reporting.bootstrap import CELL, bootstrap_weights, resampled_accuracy
+from tsns_lib.reporting.mcnemar import McNemar, mcnemar
 from tsns_lib.reporting.statistics import (
-    McNemar,
     accuracy_table,
     average_table,
     contest,
     difference,
     gain_table,
     margin,
-    mcnemar,
     wins,
 )
 
