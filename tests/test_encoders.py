@@ -163,8 +163,17 @@ def test_every_family_has_its_shape(family, tmp_path):
     assert encoder.max_tokens == (22 if "roberta" in family else 24)
 
 
-def test_bfloat16_by_request(tiny):
-    assert str(load_encoder(tiny, dtype="bfloat16").model.dtype) == "torch.bfloat16"
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "distilbert"])
+def test_bfloat16_is_of_the_matrix_products_alone(family, tmp_path):
+    import torch
+
+    model = load_encoder(tiny_folder(family, tmp_path), dtype="bfloat16").model
+    for module in model.modules():
+        for tensor in module.parameters(recurse=False):
+            assert tensor.dtype == (torch.bfloat16 if isinstance(module, torch.nn.Linear) else torch.float32)
+    with torch.no_grad():
+        states = model(torch.tensor([[2, 5, 3]]), output_hidden_states=True).hidden_states
+    assert {state.dtype for state in states} == {torch.float32}
 
 
 def test_the_device_is_settled_on_use(tiny):

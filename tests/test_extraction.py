@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from test_encoders import FAMILIES, WORDS, tiny_folder
 
-from tsns_lib import extraction
+from tsns_lib import extraction, forward
 from tsns_lib.encoders import load_encoder
-from tsns_lib.extraction import extract
+from tsns_lib.extraction import extract, stored_activations
 from tsns_lib.runtime.store import Store, StoreError
 
 ROOT = Path(__file__).parents[1]
@@ -89,17 +89,26 @@ def test_activations_equal_hugging_face(family, pooling, folders, tmp_path):
 def test_rows_keep_their_order_in_every_batch(tiny, tmp_path, monkeypatch):
     settings = {"max_length": 12, "progress": False}
     wide = extract(MANY, tiny, store=tmp_path / "wide", **settings)
-    monkeypatch.setattr(extraction, "TOKEN_BUDGET", 30)
+    monkeypatch.setitem(forward.TOKEN_BUDGET, "float32", 30)
     narrow = extract(MANY, tiny, store=tmp_path / "narrow", **settings)
     np.testing.assert_allclose(wide, narrow, rtol=0, atol=1e-5)
     reverse = extract(MANY[::-1], tiny, store=tmp_path / "wide", **settings)
     np.testing.assert_allclose(reverse[::-1], wide, rtol=0, atol=1e-5)
 
 
-def test_batches_hold_each_row_once_within_the_budget(monkeypatch):
-    monkeypatch.setattr(extraction, "TOKEN_BUDGET", 20)
+def test_batches_hold_each_row_once_within_the_budget():
     lengths = np.array([3, 9, 5, 50, 5, 4])
-    assert [batch.tolist() for batch in extraction._batches(lengths)] == [[3], [1, 2], [4, 5, 0]]
+    assert [batch.tolist() for batch in forward.batches(lengths, 20)] == [[3], [1, 2], [4, 5, 0]]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "builtin:minilm"])
+def test_the_last_layer_may_see_the_first_token_only(family, folders):
+    encoder = load_encoder(folders[family])
+    tokens, _ = forward.tokenised(encoder, TEXTS, PAIRS, 20)
+    whole = forward.activations(tokens, encoder, "cls")
+    with forward.first_token_last(encoder):
+        np.testing.assert_allclose(forward.activations(tokens, encoder, "cls"), whole, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(forward.activations(tokens, encoder, "cls"), whole)
 
 
 def test_bert_large_has_24576_neurons(tmp_path):
@@ -180,7 +189,7 @@ def test_a_second_call_reads_and_needs_no_torch(tiny, folders, tmp_path):
 def test_a_killed_call_resumes_to_the_same_bytes(tiny, folders, tmp_path, monkeypatch):
     script = f"""
 import os, signal, sys
-from tsns_lib import extraction
+from tsns_lib import extraction, forward
 from tsns_lib.encoders import load_encoder
 from tsns_lib.runtime.store import Entry
 write = Entry.write
@@ -208,6 +217,31 @@ extraction.extract({MANY!r}, load_encoder(sys.argv[1]), max_length=8, store=sys.
     manifest = (folder / "manifest.json").read_bytes()
     assert manifest == (tmp_path / "whole" / "activations" / folder.name / "manifest.json").read_bytes()
     assert b'"n_truncated": 20' in manifest
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_processes_give_the_same_bytes(folders, tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(extraction, "SHARD_ROWS", 16)
+    encoder = load_encoder(folders["builtin:minilm"], dtype=dtype)
+    here = extract(MANY, encoder, text_pairs=MANY[::-1], store=tmp_path / "here", progress=False)
+    settings = {"store": tmp_path / "there", "scheduler": "processes:2", "progress": False}
+    assert extract(MANY, encoder, text_pairs=MANY[::-1], **settings).tobytes() == here.tobytes()
+    manifests = [path.read_bytes() for path in sorted(tmp_path.rglob("manifest.json"))]
+    assert manifests[0] == manifests[1] and len(manifests) == 2
+
+
+def test_a_scheduler_that_is_none_is_said_before_work(tiny, tmp_path):
+    with pytest.raises(ValueError, match="scheduler: must be 'processes'.* got 'threads'"):
+        extract(TEXTS, tiny, max_length=20, store=tmp_path, scheduler="threads")
+
+
+def test_an_entry_is_what_extract_reads(tiny, tmp_path):
+    settings = {"max_length": 20, "store": tmp_path, "progress": False}
+    entry = stored_activations(TEXTS, tiny, **settings)
+    whole = extract(TEXTS, tiny, **settings)
+    assert (entry.shape, entry.dtype) == ((7, 96), np.float32)
+    np.testing.assert_array_equal(entry.read(rows=[6, 0], columns=[95, 1]), whole[[6, 0]][:, [95, 1]])
+    np.testing.assert_array_equal(entry.columns([95, 1]), whole[:, [95, 1]])
 
 
 def test_a_damaged_cache_is_said(tiny, tmp_path):

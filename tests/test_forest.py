@@ -1,5 +1,6 @@
 """The forest: exact splits, planted neurons, agreement with the reference, same bits on any number of threads."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def test_best_cut_is_the_brute_force_gini_cut(node):
     packed = weights | ((weights * two) << 32)
     hist, scores = np.zeros(64, np.int64), np.zeros(64)
     total, bits = packed.sum(), scores.view(np.int64)
-    score, _ = forest._best_cut(column, np.uint64(0), rows, packed, 0, n, total, hist, scores, bits)
+    forest._fill(column, np.uint64(0), rows, packed, 0, n, hist)
+    score, _ = forest._best_cut(total, hist, scores, bits)
     decrease, _ = gini_decrease(values, two, weights)
     assert (score < 0) == (decrease < 0)
     if score >= 0:
@@ -62,16 +64,6 @@ def test_best_cut_is_the_brute_force_gini_cut(node):
     score, _ = forest._best_cut_of_many(column, np.uint64(0), rows, packed, 0, n, counts, hist, left)
     assert score == pytest.approx(gini_decrease(values, classes, weights)[0], abs=1e-9)
     assert not hist.any()
-
-
-def test_few_distinct_values_keep_a_bin_each():
-    bins = forest.bin_activations(np.array([[3.0, 1.0], [-1.0, 1.0], [7.0, 1.0], [3.0, 1.0]]))
-    assert bins.tolist() == [[1, 0, 2, 1], [0, 0, 0, 0]]
-
-
-def test_many_values_are_cut_into_64_bins_of_equal_share():
-    bins = forest.bin_activations(np.random.default_rng(0).normal(size=(6_400, 3)))
-    assert all(np.bincount(column).tolist() == [100] * 64 for column in bins)
 
 
 def planted(n=300, n_neurons=40, n_classes=2, seed=0):
@@ -110,6 +102,13 @@ def test_label_names_do_not_matter():
     assert np.array_equal(forest_importance(X, y, n_trees=20), forest_importance(X, names, n_trees=20))
 
 
+def test_a_copy_by_rows_never_changes_a_bit(monkeypatch):
+    X, y = planted(n=1_000)
+    copied = forest_importance(X, y, n_trees=20)
+    monkeypatch.setattr(forest, "COPY_BYTES", 0)
+    assert forest_importance(X, y, n_trees=20).tobytes() == copied.tobytes()
+
+
 def test_depth_one_is_one_split_a_tree():
     X, y = planted()
     q = forest_importance(X, y, n_trees=30, max_depth=1)
@@ -121,6 +120,17 @@ def test_threads_never_change_a_bit(n_classes):
     X, y = planted(n_classes=n_classes)
     one, two, five = (forest_importance(X, y, n_trees=50, n_jobs=jobs) for jobs in (1, 2, 5))
     assert one.tobytes() == two.tobytes() == five.tobytes()
+
+
+@pytest.mark.parametrize(("n_classes", "digest"), [(2, "c38a63887fdad2b8"), (3, "3d60a6f350e3c673")])
+def test_the_bits_are_those_of_the_stored_forests(n_classes, digest):
+    """Where they must change, `importance.VERSION` has to go up: what is stored is then another forest's."""
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, n_classes, 3_000)
+    bins = rng.integers(0, 64, (80, 3_000)).astype(np.uint8)
+    bins[:3] = bins[:3] // 4 + 8 * classes
+    q = forest.histogram_importance(bins, classes, 8, 200, 7, 2)
+    assert hashlib.sha256(q.tobytes()).hexdigest()[:16] == digest
 
 
 def test_another_seed_is_another_forest():

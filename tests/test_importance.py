@@ -12,9 +12,10 @@ from hypothesis.extra.numpy import arrays
 
 from tsns_lib import cumulative_importance, resampled_importance
 from tsns_lib.aggregation import order_neurons, select_neurons
-from tsns_lib.importance import half_overlap
+from tsns_lib.runtime.progress import announce
 from tsns_lib.runtime.store import Store, StoreError
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
+from tsns_lib.stability import half_overlap
 
 
 @pytest.fixture
@@ -182,3 +183,30 @@ def test_stability_on_literal_values():
     assert half_overlap(q, 2) == 0.5
     assert half_overlap(np.repeat(q[:1], 6, axis=0), 2) == 1.0
     assert np.isnan(half_overlap(q[:1], 2))
+
+
+def test_what_forests_will_cost_is_said_before_they_grow(data, tmp_path, capsys):
+    resampled_importance(*data, **SMALL, store=tmp_path, progress=True)
+    said = capsys.readouterr().err.split("\n")[0]
+    assert said == "\r4 forests of 10 trees: about 0 s, 0.0 MB on disk"
+    resampled_importance(*data, **SMALL, store=tmp_path, progress=True)
+    assert "forests" not in capsys.readouterr().err  # what is known costs nothing
+
+
+def test_a_ceiling_is_called_one(data, tmp_path, capsys):
+    resampled_importance(*data, n_resamples=9, n_trees=10, tol=0.2, neurons=[1], store=tmp_path, progress=True)
+    assert capsys.readouterr().err.startswith("\rat most 9 forests of 10 trees: about ")
+
+
+def test_nothing_is_said_unasked(data, tmp_path, capsys):
+    resampled_importance(*data, **SMALL, store=tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_bytes", "said"),
+    [(42, 2e6, "42 s, 2.0 MB"), (600, 2e8, "10 min, 0.2 GB"), (9_000, 18e9, "2.5 h, 18.0 GB")],
+)
+def test_costs_are_said_in_units_for_people(capsys, seconds, n_bytes, said):
+    announce("7 units", seconds, n_bytes)
+    assert capsys.readouterr().err == f"\r7 units: about {said} on disk\n"

@@ -106,7 +106,7 @@ def test_figures_in_words(folder):
     write(folder, "08_x", [claim("prediction.sentiment", 0.12, 0.034, 0.9)])
     table = readable(scoreboard(read_results(folder, "mini")[0])).set_index("claim")
     words = {known.id: known.statement for known in CLAIMS}
-    shown = ["ours (generated data)", "95 % interval", "paper"]
+    shown = ["ours", "95 % interval", "paper"]
     assert table.loc[words["table2.gain"], shown].tolist() == ["9.1", "7.0 to 11.1", "4.5"]
     assert table.loc[words["table2.wins"], shown].tolist() == ["6", "4 to 8", "11"]
     assert table.loc[words["audit.averages_table2"], shown].tolist() == ["7", "", "10"]
@@ -118,8 +118,16 @@ def test_real_data_is_not_called_generated(folder):
         write(folder, name, [], data="real")
     write(folder, "04_table2", [claim("table2.gain", 1.0, 0.5, 2.0)], data="real")
     board = scoreboard(read_results(folder, "mini")[0])
-    assert "ours" in readable(board).columns
-    assert scoreboard_figure(board).axes[0].get_title("left") == "What holds of the paper's claims"
+    assert set(readable(board)["data"]) == {"real", ""}
+    assert not any("generated" in text.get_text() for text in scoreboard_figure(board).axes[0].texts)
+
+
+def test_generated_data_are_marked_where_they_stand(folder):
+    write(folder, "09_audit", [claim("audit.averages_table2", 7.0, 7.0, 7.0)], data="real")
+    board = scoreboard(read_results(folder, "mini")[0])
+    texts = [text.get_text() for text in scoreboard_figure(board).axes[0].texts]
+    assert "Table 2 (generated data)" in texts and "Audit" in texts
+    assert set(readable(board).loc["Table 2", "data"]) >= {"generated"}
 
 
 def test_the_figure_shows_every_claim_with_its_verdict(folder):
@@ -130,4 +138,4 @@ def test_the_figure_shows_every_claim_with_its_verdict(folder):
     chips = pd.Series([text[2:] for text in texts if text[:2] in ("✓ ", "≈ ", "✗ ", "– ", "· ")]).value_counts()
     assert chips.to_dict() == board["verdict"].value_counts().to_dict()
     assert "9.1 (7.0 to 11.1)" in texts
-    assert axes.get_title("left") == "What holds of the paper's claims (generated data)"
+    assert axes.get_title("left") == "What holds of the paper's claims"

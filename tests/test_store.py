@@ -133,6 +133,67 @@ def test_a_partial_read_stays_small(entry):
     assert peak < 1_000_000
 
 
+def test_shape_and_dtype_come_from_the_manifest(finished):
+    assert (finished.shape, finished.dtype) == ((6, 5), np.float32)
+
+
+def test_an_unfinished_entry_has_no_shape(entry):
+    entry.write(0, WHOLE)
+    with pytest.raises(StoreError, match="no manifest"):
+        _ = entry.shape
+
+
+def test_only_shards_with_a_wanted_row_are_opened(finished):
+    (finished.path / "00001.npy").unlink()
+    np.testing.assert_array_equal(finished.read(rows=[3, 0]), WHOLE[[3, 0]])
+
+
+def test_columns_get_an_entry_of_their_own(finished):
+    np.testing.assert_array_equal(finished.columns([4, 0]), WHOLE[:, [4, 0]])
+    np.testing.assert_array_equal(finished.columns([0, 4]), WHOLE[:, [0, 4]])
+    root = finished.path.parents[1]
+    assert len(list((root / "columns").iterdir())) == 2
+    kept = [json.loads(path.read_text()) for path in root.glob("columns/*/identity.json")]
+    assert [(each["entry"], each["n_columns"]) for each in kept] == [(finished.key, 2)] * 2
+
+
+def test_columns_are_read_where_they_are_kept(finished):
+    first = finished.columns(np.array([1, 3]))
+    for shard in finished.path.glob("*.npy"):
+        shard.unlink()
+    np.testing.assert_array_equal(finished.columns([1, 3]), first)
+
+
+def test_columns_follow_their_entry(finished):
+    finished.columns([1])
+    finished.write(2, -WHOLE[:1])
+    finished.finish(3)
+    assert finished.columns([1])[:, 0].tolist() == [1.0, 6.0, 11.0, 16.0, 21.0, 26.0, -1.0]
+
+
+def test_columns_of_an_altered_shard_are_not_kept(finished):
+    np.save(finished.path / "00001.npy", WHOLE[4:] + 1)
+    with pytest.raises(StoreError, match=r"00001.npy: checksum differs"):
+        finished.columns([1])
+    with pytest.raises(StoreError, match=r"00001.npy: checksum differs"):
+        finished.columns([1])
+
+
+def test_kept_columns_are_verified_too(finished):
+    finished.columns([1])
+    (kept,) = finished.path.parents[1].glob("columns/*/00000.npy")
+    np.save(kept, np.zeros((4, 1), dtype=np.float32))
+    with pytest.raises(StoreError, match=r"columns/\w+/00000.npy: checksum differs"):
+        finished.columns([1])
+
+
+@pytest.mark.parametrize("numbers", [[5], [-1], [0.5]])
+def test_columns_to_keep_are_checked(finished, numbers):
+    with pytest.raises(ValueError, match="columns: "):
+        finished.columns(numbers)
+    assert not (finished.path.parents[1] / "columns").exists()
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

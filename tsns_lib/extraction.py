@@ -1,32 +1,29 @@
-"""Texts in, activations of every layer out: one pass, batched by length, resumable through the store."""
+"""Texts in, activations of every layer out: shard by shard into the store, so that no array has to fit in memory."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tsns_lib.encoders import Encoder
-from tsns_lib.runtime.progress import bar
+from tsns_lib.forward import STORED_AS, Tokens, activations, seconds_of, tokenised
+from tsns_lib.recipes import Recipe, encoder_of, recipe_of
+from tsns_lib.runtime.executors import check_scheduler, run_units
+from tsns_lib.runtime.progress import announce, bar, is_shown
 from tsns_lib.runtime.store import Entry, Store
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from tsns_lib.texts import content_hash, texts_of
 
 log = logging.getLogger(__name__)
 
 # Counts up when the same texts and encoder would give other numbers than before.
-EXTRACTION_VERSION = 1
+EXTRACTION_VERSION = {"float32": 1, "bfloat16": 2}
 SHARD_ROWS = 2_048
-# Padded tokens in one batch. MiniLM on 2 CPU cores: flat from 1k to 4k, a third slower at 16k, where a batch
-# leaves the caches; at 2k BERT-large's hidden states of all 24 layers take 0.2 GB.
-TOKEN_BUDGET = 2_048
 
 POOLINGS = ("cls", "mean")
-STORED_AS = {"float32": np.float32, "bfloat16": np.float16}
 
 
 def extract(
@@ -37,11 +34,13 @@ def extract(
     pooling: str = "cls",
     max_length: int = 128,
     store: Store | str | os.PathLike[str] | None = None,
+    scheduler: str | None = None,
     progress: bool = True,
 ) -> NDArray[Any]:
     """Hidden states of every layer for every text, read from the store where they are known.
 
-    A call that is killed goes on at the first missing shard when it is repeated.
+    A call that is killed goes on at the first missing shard when it is repeated. The array is returned whole:
+    where it would not fit in memory, take `tsns_lib.extraction.stored_activations`.
 
     Parameters
     ----------
@@ -58,6 +57,9 @@ def extract(
         (128: our choice, the paper gives none).
     store : Store or path, optional
         Default: ``Store()``, the folder of ``TSNS_CACHE``.
+    scheduler : str, optional
+        Where the model runs: ``"processes"``, ``"processes:N"`` or the address of a Dask cluster. Default: here.
+        Each worker loads the encoder itself; the numbers are the same on machines of one kind.
     progress : bool
         Whether to show a progress bar over the rows that have to be computed.
 
@@ -81,60 +83,74 @@ def extract(
     >>> extract(["A made-up line.", "Another one."], load_encoder(), progress=False).shape
     (2, 2304)
     """
-    texts, pairs = _texts(texts_or_source, text_pairs)
+    return stored_activations(
+        texts_or_source,
+        encoder,
+        text_pairs=text_pairs,
+        pooling=pooling,
+        max_length=max_length,
+        store=store,
+        scheduler=scheduler,
+        progress=progress,
+    ).read()
+
+
+def stored_activations(
+    texts_or_source: Any,
+    encoder: Encoder,
+    *,
+    text_pairs: Sequence[str] | None = None,
+    pooling: str = "cls",
+    max_length: int = 128,
+    store: Store | str | os.PathLike[str] | None = None,
+    scheduler: str | None = None,
+    progress: bool = True,
+) -> Entry:
+    """Compute what `extract` returns into the store, holding one shard of 2,048 rows at a time.
+
+    Parameters
+    ----------
+    texts_or_source, encoder, text_pairs, pooling, max_length, store, scheduler, progress
+        As in `extract`.
+
+    Returns
+    -------
+    Entry
+        The finished entry: ``.shape``, ``.dtype``, ``.read(rows=..., columns=...)``, and ``.columns(numbers)`` for
+        chosen neurons of all rows, which is kept in the store.
+
+    Raises
+    ------
+    ValueError, StoreError
+        As `extract`.
+
+    Examples
+    --------
+    >>> from tsns_lib.encoders import load_encoder
+    >>> entry = stored_activations(["A made-up line.", "Another one."], load_encoder(), progress=False)
+    >>> entry.shape, entry.read(rows=[1], columns=[0, 2303]).shape
+    ((2, 2304), (1, 2))
+    """
+    texts, pairs = texts_of(texts_or_source, text_pairs)
     _check_settings(pooling, max_length, encoder, pairs is not None)
+    check_scheduler(scheduler)
     identity = {
         "encoder": encoder.fingerprint,
         "dtype": encoder.dtype,
         "pooling": pooling,
         "max_length": int(max_length),
-        "texts": _content_hash(texts, pairs),
+        "texts": content_hash(texts, pairs),
         "shard_rows": SHARD_ROWS,
-        "extraction_version": EXTRACTION_VERSION,
+        "extraction_version": EXTRACTION_VERSION[encoder.dtype],
     }
     entry = (store if isinstance(store, Store) else Store(store)).entry("activations", identity)
     n_shards = -(-len(texts) // SHARD_ROWS)
     if not entry.is_finished(n_shards):
-        n_truncated = _fill(entry, encoder, texts, pairs, pooling, max_length, progress)
+        n_truncated = _fill(entry, encoder, texts, pairs, pooling, int(max_length), scheduler, progress)
         entry.finish(n_shards, n_rows=len(texts), n_truncated=n_truncated)
     if n_truncated := entry.facts()["n_truncated"]:
         log.warning("%d of %d texts were cut to max_length=%d tokens", n_truncated, len(texts), max_length)
-    return entry.read(n_shards)
-
-
-def _texts(texts_or_source: Any, text_pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
-    """Unpack and check; every fault is named by its row."""
-    if hasattr(texts_or_source, "frame"):
-        if text_pairs is not None:
-            raise ValueError("text_pairs: a Source brings its own pairs, pass one or the other")
-        frame = texts_or_source.frame
-        texts_or_source = frame["text"]
-        text_pairs = None if frame["text_pair"].isna().all() else frame["text_pair"]
-    if isinstance(texts_or_source, str) or isinstance(text_pairs, str):
-        raise ValueError("texts: expected a sequence of texts, got one string")
-    texts = _checked("text", texts_or_source)
-    if text_pairs is None:
-        return texts, None
-    pairs = _checked("text_pair", text_pairs)
-    if len(pairs) != len(texts):
-        raise ValueError(f"text_pairs: {len(pairs)} rows for {len(texts)} texts")
-    return texts, pairs
-
-
-def _checked(name: str, values: Any) -> list[str]:
-    texts = list(values)
-    if not texts:
-        raise ValueError(f"{name}: no rows")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"{name}, row {row}: expected a string, got {type(text).__name__} {text!r}")
-        if not text.strip():
-            raise ValueError(f"{name}, row {row}: empty")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{name}, row {row}: not valid Unicode (a lone surrogate)") from None
-    return texts
+    return entry
 
 
 def _check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool) -> None:
@@ -149,79 +165,69 @@ def _check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool
         raise ValueError(f"max_length={max_length}: {bounds}{' and pairs' if pairs else ''}")
 
 
-def _content_hash(texts: list[str], pairs: list[str] | None) -> str:
-    """sha256 over all rows; lengths keep apart what concatenation would join."""
-    digest = hashlib.sha256(b"singles" if pairs is None else b"pairs")
-    for column in (texts, pairs or []):
-        for text in column:
-            content = text.encode()
-            digest.update(len(content).to_bytes(8, "little"))
-            digest.update(content)
-    return digest.hexdigest()
-
-
 def _fill(
-    entry: Entry, encoder: Encoder, texts: list[str], pairs: list[str] | None, pooling: str, max_length: int,
+    entry: Entry,
+    encoder: Encoder,
+    texts: list[str],
+    pairs: list[str] | None,
+    pooling: str,
+    max_length: int,
+    scheduler: str | None,
     progress: bool,
-) -> int:  # fmt: skip
-    """Write the missing shards and count the truncated rows of all."""
-    starts = range(0, len(texts), SHARD_ROWS)
-    missing = set(entry.missing(len(starts)))
-    n_truncated = 0
+) -> int:
+    """Write the missing shards as they come and count the truncated rows of all."""
+    missing = set(entry.missing(-(-len(texts) // SHARD_ROWS)))
+    truncated = []
+
+    def units() -> Iterator[tuple[int, Tokens]]:
+        for shard, (tokens, n_truncated) in enumerate(_tokenised_ahead(encoder, texts, pairs, max_length)):
+            truncated.append(n_truncated)
+            if shard in missing:
+                if shard == min(missing) and len(missing) > 1 and scheduler is None and is_shown(progress):
+                    _announce_cost(min(len(missing) * SHARD_ROWS, len(texts)), tokens, encoder, pooling)
+                yield shard, tokens
+            else:
+                shown.update(len(tokens.lengths))
+
     with bar(total=len(texts), desc="activations", unit="row", show=progress) as shown:
-        for shard, start in enumerate(starts):
-            rows = slice(start, start + SHARD_ROWS)
-            inputs = encoder.tokenizer(
-                texts[rows], pairs and pairs[rows], truncation="longest_first", max_length=int(max_length)
-            ).encodings
-            assert inputs is not None
-            n_truncated += sum(bool(encoding.overflowing) for encoding in inputs)
-            if shard not in missing:
-                shown.update(len(inputs))
-                continue
-            values = np.empty((len(inputs), encoder.n_neurons), dtype=STORED_AS[encoder.dtype])
-            for batch in _batches(np.array([len(encoding) for encoding in inputs])):
-                values[batch] = _forward(encoder, [inputs[row] for row in batch], pooling)
-                shown.update(len(batch))
+        shared = (encoder, pooling, shown.update) if scheduler is None else (recipe_of(encoder), pooling, None)
+        for (shard, tokens), values in run_units(_shard, units(), shared=shared, scheduler=scheduler):
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
-                raise ValueError(f"text, row {start + finite.argmin()}: {encoder.name} gave values not finite")
+                row = shard * SHARD_ROWS + finite.argmin()
+                raise ValueError(f"text, row {row}: {encoder.name} gave values not finite")
             entry.write(shard, values)
-    return n_truncated
+            if scheduler is not None:
+                shown.update(len(tokens.lengths))
+    return sum(truncated)
 
 
-def _batches(lengths: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Rows of like length together, the longest first so that memory peaks at once."""
-    order = np.argsort(-lengths, kind="stable")
-    while len(order):
-        size = max(1, TOKEN_BUDGET // int(lengths[order[0]]))
-        yield order[:size]
-        order = order[size:]
+def _shard(
+    unit: tuple[int, Tokens], encoder: Encoder | Recipe, pooling: str, on_rows: Callable[[int], Any] | None
+) -> NDArray[Any]:
+    encoder = encoder_of(encoder) if isinstance(encoder, Recipe) else encoder
+    return activations(unit[1], encoder, pooling, on_rows)
 
 
-def _forward(encoder: Encoder, inputs: "list[Encoding]", pooling: str) -> NDArray[np.float32]:
-    """Pool every layer of one padded batch: (rows, n_layers * hidden_size)."""
-    import torch
+def _announce_cost(n_rows: int, tokens: Tokens, encoder: Encoder, pooling: str) -> None:
+    """Say what rows like these will cost, by one batch of them."""
+    seconds = seconds_of(tokens, encoder, pooling) * n_rows / len(tokens.lengths)
+    row_bytes = encoder.n_neurons * np.dtype(STORED_AS[encoder.dtype]).itemsize
+    announce(f"activations of {n_rows:,} texts", seconds, n_rows * row_bytes)
 
-    tokenizer, model = encoder.tokenizer, encoder.model
-    shape = len(inputs), max(len(encoding) for encoding in inputs)
-    ids = np.full(shape, tokenizer.pad_token_id or 0)
-    mask, types = np.zeros_like(ids), np.zeros_like(ids)
-    for row, encoding in enumerate(inputs):
-        ids[row, : len(encoding)] = encoding.ids
-        mask[row, : len(encoding)] = 1
-        types[row, : len(encoding)] = encoding.type_ids
-    arrays = {"input_ids": ids, "attention_mask": mask}
-    # What the tokenizer would pass on itself, unless the model has no embedding for it.
-    if "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1:
-        arrays["token_type_ids"] = types
-    with torch.inference_mode():
-        tensors = {name: torch.from_numpy(array).to(encoder.device) for name, array in arrays.items()}
-        layers = model(**tensors, output_hidden_states=True).hidden_states[1:]
-        if pooling == "cls":
-            pooled = [layer[:, 0].float() for layer in layers]
-        else:
-            weights = tensors["attention_mask"].float()
-            weights = weights / weights.sum(dim=1, keepdim=True)
-            pooled = [torch.einsum("rt,rth->rh", weights, layer.float()) for layer in layers]
-        return torch.cat(pooled, dim=1).cpu().numpy()
+
+def _tokenised_ahead(
+    encoder: Encoder, texts: list[str], pairs: list[str] | None, max_length: int
+) -> Iterator[tuple[Tokens, int]]:
+    """Tokenise the next shard while the model works on this one: the tokenizer runs beside it, outside Python."""
+
+    def tokens_of(start: int) -> tuple[Tokens, int]:
+        rows = slice(start, start + SHARD_ROWS)
+        return tokenised(encoder, texts[rows], pairs and pairs[rows], max_length)
+
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(tokens_of, 0)
+        for start in range(SHARD_ROWS, len(texts), SHARD_ROWS):
+            current, following = following, pool.submit(tokens_of, start)
+            yield current.result()
+        yield following.result()

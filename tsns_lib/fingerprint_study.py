@@ -11,10 +11,11 @@ from tsns_lib.aggregation import check_n_neurons, order_neurons, select_neurons
 from tsns_lib.encoders import Encoder
 from tsns_lib.extraction import extract
 from tsns_lib.fingerprints import fingerprint
-from tsns_lib.importance import cumulative_importance, half_overlap, resampled_importance
+from tsns_lib.importance import cumulative_importance, resampled_importance
 from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed, run_seed
+from tsns_lib.stability import half_overlap
 
 N_DRAWS = 500  # bootstrap draws of a run's resamples (our choice)
 LABELS = ("true", "shuffled")
@@ -35,8 +36,10 @@ def fingerprint_frame(
     pooling: str = "cls",
     max_length: int = 128,
     seed: int = 0,
+    tol: float | None = None,
     n_jobs: int = -1,
     store: Store | str | os.PathLike | None = None,
+    scheduler: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Fingerprint of every source in every run.
@@ -59,20 +62,17 @@ def fingerprint_frame(
         As in `tsns_lib.extract`.
     seed : int
         Seed of the study.
-    n_jobs : int
-        Threads of the forests.
-    store : Store or path, optional
-        Default: the store of the environment (`TSNS_CACHE`).
-    progress : bool
-        Whether to show bars.
+    tol, n_jobs, store, scheduler, progress
+        As in `tsns_lib.transfer_grid`.
 
     Returns
     -------
     DataFrame
         One row for each source and run, in columns `source`, `task`, `run`, `k`, `selected` (neuron numbers),
         `shares` (array of shape (n_layers,), sums to 1), `draws` (array of shape (500, n_layers)) and
-        `stability` (share of the K neurons that two halves of the resamples have in common). A draw is the
-        fingerprint after J resamples drawn with replacement from the run's J.
+        `stability` (share of the K neurons that two halves of the resamples have in common) and `resamples`
+        (how many were needed). A draw is the
+        fingerprint after as many resamples drawn with replacement from the run's.
 
     Raises
     ------
@@ -102,23 +102,25 @@ def fingerprint_frame(
         "n_trees": n_trees,
         "max_depth": max_depth,
         "engine": engine,
+        "tol": tol,
+        "neurons": [k],
         "n_jobs": n_jobs,
-        "store": store,
-        "progress": progress,
     }
+    where: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
     rows = []
     for source in bar(sources, desc="sources", show=progress):
-        X = extract(source, encoder, pooling=pooling, max_length=max_length, store=store, progress=progress)
+        X = extract(source, encoder, pooling=pooling, max_length=max_length, **where)
         for run in range(runs):
             y = source.frame["label"].to_numpy()
             if labels == "shuffled":
                 y = np.random.default_rng(derive_seed(seed, source.name, "shuffled", run)).permutation(y)
-            q = resampled_importance(X, y, seed=run_seed(seed, run, source.name), **forest)
+            q = resampled_importance(X, y, seed=run_seed(seed, run, source.name), **forest, **where)
             selected = select_neurons(cumulative_importance(q), k)
             shares = fingerprint(selected, encoder.n_layers, encoder.n_neurons)
             draws = _draws(q, k, encoder.n_layers, derive_seed(seed, source.name, "draws", run))
-            rows.append((source.name, source.task, run, k, selected, shares, draws, half_overlap(q, k)))
-    columns = ["source", "task", "run", "k", "selected", "shares", "draws", "stability"]
+            stability = half_overlap(q, k)
+            rows.append((source.name, source.task, run, k, selected, shares, draws, stability, len(q)))
+    columns = ["source", "task", "run", "k", "selected", "shares", "draws", "stability", "resamples"]
     return pd.DataFrame(rows, columns=columns)
 
 

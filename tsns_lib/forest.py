@@ -1,14 +1,16 @@
 """Impurity importance by a random forest: the hot kernel.
 
-The idea. Importance needs the splits of a forest and nothing else of it, and a split needs only the order of
-the activations, coarsely. So (1) every neuron is cut once into at most 64 quantile bins, one byte each, in
-neuron-major order, shared by all trees and resamples; (2) a node fills one histogram for each of its √N candidate
-neurons, whose cells pack the weighted count and the count of class 1 in one integer: a row costs one addition;
-(3) for two classes the best gini cut maximises d²/(n_l·n_r), where d is an integer, and the search runs over all 64
-bins without a branch, so that the compiler turns it into a few vector instructions; (4) a bootstrap is weights on
-the distinct rows, which a stable partition keeps contiguous and in order in every node; (5) trees run in threads
-without the interpreter lock, each seeded by its number, and add fixed-point integers, whose sum does not depend on
-the order: same bits for any number of threads.
+The idea. Importance needs the splits of a forest and nothing else of it, and a split needs only the order of the
+activations, coarsely. So (1) every neuron is cut once into at most 64 quantile bins, one byte each, in neuron-major
+order, shared by all trees and resamples; (2) a node fills one histogram for each of its √N candidate neurons, whose
+cells pack the weighted count and the count of class 1 in one integer: a row costs one addition; (3) for two classes
+the best gini cut maximises d²/(n_l·n_r), where d is an integer, and the search runs over all 64 bins without a branch,
+so that the compiler turns it into a few vector instructions; (4) a bootstrap is weights on the distinct rows, which a
+stable partition keeps contiguous and in order in every node; (5) bins larger than the caches cost their arrival more
+than their count, so all candidates are drawn before the first is searched and the memory is asked for the next in
+time; where rows are many, small nodes read a second copy in which the neurons of a row lie side by side; (6) trees run
+in threads without the interpreter lock, each seeded by its number, and add fixed-point integers, whose sum does not
+depend on the order: same bits for any number of threads.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,38 +19,15 @@ import numpy as np
 from joblib import effective_n_jobs
 from numba import njit
 
+from tsns_lib.prefetch import prefetch
+
 N_BINS = 64  # a power of two; agreement with exact splits is measured in the tests and outputs
+LINE = 64  # bytes that the memory sends at once
+AHEAD = 2  # neurons or rows that it is asked for in advance (measured)
+COPY_BYTES = 1 << 29  # bins up to this size may be there twice (our choice: both fit in 1.1 GB)
+SMALL = 8  # a node with less than a share of 1/8 of the rows is small (measured)
 _ONE = 1 << 40  # fixed point: the total importance of one tree
 _LOW = (1 << 32) - 1
-
-
-def bin_activations(X: np.ndarray, n_jobs: int = -1) -> np.ndarray:
-    """Cut every neuron into at most 64 bins of equal share.
-
-    A neuron with at most 64 distinct values keeps them all, so its splits stay exact.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, N)
-        Finite activations.
-    n_jobs : int
-        Threads; -1 is all cores.
-
-    Returns
-    -------
-    ndarray of shape (N, n) and dtype uint8
-        Neuron-major.
-    """
-    bins = np.empty(X.shape[::-1], np.uint8)
-    width = 64  # neurons at a time: small enough for the cache, large enough for the threads
-
-    def cut(first: int) -> None:
-        block = np.ascontiguousarray(X[:, first : first + width].T)
-        _bin_block(block, np.sort(block, axis=1), bins[first : first + width])
-
-    with ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool:
-        list(pool.map(cut, range(0, X.shape[1], width)))
-    return bins
 
 
 def histogram_importance(
@@ -57,46 +36,17 @@ def histogram_importance(
     """The histogram engine on binned activations of shape (N, n)."""
     threads = effective_n_jobs(n_jobs)
     step = max(1, -(-n_trees // (4 * threads)))
+    copied = bins.shape[1] > bins.shape[0] and bins.nbytes <= COPY_BYTES
+    by_row = np.ascontiguousarray(bins.T) if copied else bins[:0]
 
     def grow(first: int) -> np.ndarray:
         last = min(first + step, n_trees)
-        return _grow_trees(bins, classes, int(classes.max()) + 1, np.uint64(seed), first, last, max_depth)
+        n_classes = int(classes.max()) + 1
+        return _grow_trees(bins, by_row, classes, n_classes, np.uint64(seed), first, last, max_depth)
 
     with ThreadPoolExecutor(threads) as pool:
         total = sum(pool.map(grow, range(0, n_trees, step)), start=np.zeros(len(bins), np.int64))
     return total / max(1, int(total.sum()))
-
-
-@njit(cache=True, nogil=True)
-def _bin_block(block, ordered, bins):
-    edges = np.empty(N_BINS, block.dtype)
-    n = block.shape[1]
-    for f in range(block.shape[0]):
-        values = ordered[f]
-        n_edges = 0  # the distinct values after the first, while they fit
-        for i in range(1, n):
-            if values[i] != values[i - 1]:
-                if n_edges == N_BINS - 1:
-                    n_edges += 1
-                    break
-                edges[n_edges] = values[i]
-                n_edges += 1
-        if n_edges == N_BINS:
-            n_edges = 0
-            for k in range(1, N_BINS):
-                value = values[k * n // N_BINS]
-                if value > values[0] and (n_edges == 0 or value > edges[n_edges - 1]):
-                    edges[n_edges] = value
-                    n_edges += 1
-        for i in range(n):
-            low, high = 0, n_edges
-            while low < high:
-                middle = (low + high) // 2
-                if edges[middle] <= block[f, i]:
-                    low = middle + 1
-                else:
-                    high = middle
-            bins[f, i] = low
 
 
 @njit(cache=True, nogil=True)
@@ -114,11 +64,42 @@ def _below(state, n):
     return (_random(state) * np.int64(n)) >> 32
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _best_cut(bins, base, rows, packed, start, stop, total, hist, scores, bits):
-    """Two classes: the best d²/(n_l·n_r) of one neuron and the bin it cuts behind; -1 if the neuron is constant."""
+@njit(cache=True, nogil=True)
+def _fetch_neuron(bins, base, n, rows, start, stop):
+    """Ask for the bins of a node's rows: each while they are few, else the neuron's by cache lines."""
+    if stop - start < n // LINE:
+        for i in range(start, stop):
+            prefetch(bins, base + rows[i])
+    else:
+        for first in range(0, n, LINE):
+            prefetch(bins, base + np.uint64(first))
+
+
+@njit(cache=True, nogil=True)
+def _fill(bins, base, rows, packed, start, stop, hist):
+    """The histogram of one neuron."""
     for i in range(start, stop):
         hist[bins[base + rows[i]]] += packed[i]
+
+
+@njit(cache=True, nogil=True)
+def _fill_all(by_row, neurons, rows, packed, start, stop, hists):
+    """The histograms of all candidate neurons, row by row."""
+    n_neurons, cells = neurons.size, hists.reshape(-1)
+    for i in range(start, stop):
+        base = np.uint64(rows[i]) * np.uint64(n_neurons)
+        if i + AHEAD < stop:
+            following = np.uint64(rows[i + AHEAD]) * np.uint64(n_neurons)
+            for first in range(0, n_neurons, LINE):
+                prefetch(by_row, following + np.uint64(first))
+        value = packed[i]
+        for c in range(len(hists)):
+            cells[np.uint64(c * N_BINS) + by_row[base + np.uint64(neurons[c])]] += value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _best_cut(total, hist, scores, bits):
+    """Two classes: the best d²/(n_l·n_r) and the bin it cuts behind; -1 if there is one bin. Empties the histogram."""
     left = 0
     for b in range(N_BINS):
         left += hist[b]
@@ -163,6 +144,13 @@ def _best_cut_of_many(bins, base, rows, packed, start, stop, counts, hist, left)
             if score > best:
                 best, best_bin = score, b
     return best, best_bin
+
+
+@njit(cache=True, nogil=True)
+def _draw(neurons, seen, state):
+    """One of the neurons that are not among the first `seen`, moved behind these."""
+    pick = seen + _below(state, neurons.size - seen)
+    neurons[seen], neurons[pick] = neurons[pick], neurons[seen]
 
 
 @njit(cache=True, nogil=True)
@@ -215,10 +203,10 @@ def _count(packed, start, stop, counts):
 
 
 @njit(cache=True, nogil=True)
-def _grow_trees(matrix, classes, n_classes, seed, first, last, max_depth):
+def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth):
     """Trees first…last-1; the sum of their importances, each tree's in fixed point with total 2**40."""
     n_neurons, n = matrix.shape
-    bins = matrix.reshape(-1)
+    bins, by_row = matrix.reshape(-1), copy.reshape(-1)
     n_candidates = int(np.sqrt(n_neurons))
     importance = np.zeros(n_neurons, np.int64)
     neurons = np.empty(n_neurons, np.int64)
@@ -230,6 +218,7 @@ def _grow_trees(matrix, classes, n_classes, seed, first, last, max_depth):
     hist = np.zeros(N_BINS * (1 if n_classes == 2 else n_classes), np.int64)
     scores = np.zeros(N_BINS)
     bits = scores.view(np.int64)
+    hists = np.zeros((n_candidates, N_BINS), np.int64)
     state = np.empty(1, np.uint64)
     for tree in range(first, last):
         state[0] = seed + np.uint64(tree) * np.uint64(0xD1342543DE82EF95)
@@ -245,19 +234,33 @@ def _grow_trees(matrix, classes, n_classes, seed, first, last, max_depth):
             if counts.max() == size or depth >= max_depth:
                 continue
             # √N neurons drawn without replacement, and more while all of them are constant here
+            for seen in range(n_candidates):
+                _draw(neurons, seen, state)
+            small = n_classes == 2 and len(copy) > 0 and (stop - start) * SMALL < n
+            if small:
+                _fill_all(by_row, neurons, rows, packed, start, stop, hists)
             best, best_bin, best_neuron, seen = -1.0, 0, -1, 0
-            while seen < n_neurons and (seen < n_candidates or best_neuron < 0):
-                pick = seen + _below(state, n_neurons - seen)
-                neuron = neurons[pick]
-                neurons[pick], neurons[seen] = neurons[seen], neuron
-                seen += 1
+            # a cut that parts the classes cannot be beaten
+            ceiling = np.float64(counts[0]) * np.float64(counts[1]) if n_classes == 2 else np.inf
+            while seen < n_neurons and (seen < n_candidates or best_neuron < 0) and best < ceiling:
+                if seen >= n_candidates:
+                    _draw(neurons, seen, state)
+                elif seen + AHEAD < n_candidates and not small:
+                    _fetch_neuron(bins, np.uint64(neurons[seen + AHEAD] * n), n, rows, start, stop)
+                neuron = neurons[seen]
                 base = np.uint64(neuron * n)
-                if n_classes == 2:
-                    score, cut = _best_cut(bins, base, rows, packed, start, stop, total, hist, scores, bits)
-                else:
+                if n_classes > 2:
                     score, cut = _best_cut_of_many(bins, base, rows, packed, start, stop, counts, hist, left)
+                elif small and seen < n_candidates:
+                    score, cut = _best_cut(total, hists[seen], scores, bits)
+                else:
+                    _fill(bins, base, rows, packed, start, stop, hist)
+                    score, cut = _best_cut(total, hist, scores, bits)
+                seen += 1
                 if score > best:
                     best, best_bin, best_neuron = score, cut, neuron
+            if small:
+                hists[seen:] = 0
             if best_neuron < 0:
                 continue
             base = np.uint64(best_neuron * n)

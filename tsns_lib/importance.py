@@ -2,16 +2,20 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from importlib import metadata
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.aggregation import order_neurons
-from tsns_lib.forest import bin_activations, histogram_importance
-from tsns_lib.runtime.progress import bar
-from tsns_lib.runtime.store import Store
-from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
+from tsns_lib.aggregation import check_n_neurons
+from tsns_lib.binning import Activations, row_blocks
+from tsns_lib.resamples import Forests, announce_cost, grow_forest, grow_resample, prepare
+from tsns_lib.runtime.executors import check_scheduler, run_units
+from tsns_lib.runtime.progress import bar, is_shown
+from tsns_lib.runtime.store import Entry, Store
+from tsns_lib.sampling import resample_fraction
+from tsns_lib.stability import is_stable, looks
 
 VERSION = 1  # of what a stored resample means; part of its key
 
@@ -65,14 +69,15 @@ def forest_importance(
     >>> int(importance.argmax()), round(float(importance.sum()), 6)
     (3, 1.0)
     """
-    X, classes = _checked_activations(X, y)
+    matrix, classes = _checked_activations(X, y)
     _check_forest(n_trees, max_depth, engine, n_jobs)
-    prepared = bin_activations(X, n_jobs) if engine == "histogram" else X
-    return _one_forest(prepared, classes, n_trees, max_depth, engine, seed, n_jobs)
+    data, _ = prepare(matrix, engine, n_jobs)
+    assert isinstance(data, np.ndarray)
+    return grow_forest(data, classes, n_trees, max_depth, engine, seed, n_jobs)
 
 
 def resampled_importance(
-    X: ArrayLike,
+    X: ArrayLike | Entry,
     y: ArrayLike,
     *,
     n_resamples: int = 100,
@@ -81,8 +86,11 @@ def resampled_importance(
     max_depth: int = 200,
     engine: str = "histogram",
     seed: int = 0,
+    tol: float | None = None,
+    neurons: Sequence[int] = (100, 300, 500),
     n_jobs: int = -1,
     store: Store | str | os.PathLike | None = None,
+    scheduler: str | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Importance q on J seeded resamples of a source, each a durable unit in the store.
@@ -92,8 +100,9 @@ def resampled_importance(
 
     Parameters
     ----------
-    X : array of shape (n, N)
-        Activations of one source.
+    X : array or Entry of shape (n, N)
+        Activations of one source, in memory or as `tsns_lib.extraction.stored_activations` gives them: then only
+        the rows of one resample are in memory at once, and the workers of a scheduler read them from a shared folder.
     y : array of shape (n,)
         Its labels.
     n_resamples : int
@@ -104,20 +113,28 @@ def resampled_importance(
         As in `forest_importance`.
     seed : int
         Seed of this run; resample j has a seed derived from it and from j.
+    tol : float in (0, 1), optional
+        Stop before J as soon as, at 95 %, the K neurons chosen (by the mean of q) share at least 1 - tol with those
+        that all J resamples would choose: see `tsns_lib.stability`. Default: all J (the paper).
+    neurons : sequence of int
+        The values of K for which that must hold; read only with `tol`.
     store : Store or path, optional
         Default: the store of the environment (`TSNS_CACHE`).
+    scheduler : str, optional
+        Where the forests grow: "processes", "processes:N" or the address of a Dask cluster. Default: here, in
+        threads. It never changes the result of "histogram".
     progress : bool
-        Whether to show a bar over the resamples.
+        Whether to say what the forests will cost and to show a bar over them.
 
     Returns
     -------
     ndarray of shape (J, N)
-        Row j is the importance on resample j; each row sums to 1.
+        Row j is the importance on resample j; each row sums to 1. With `tol`, as many rows as were needed.
 
     Raises
     ------
     ValueError
-        As `forest_importance`, or if a resample holds one class only.
+        As `forest_importance`, if a resample holds one class only, or if `tol` is not in (0, 1).
 
     Examples
     --------
@@ -125,38 +142,42 @@ def resampled_importance(
     >>> q = resampled_importance(X, X[:, 3] > 0, n_resamples=3, n_trees=20, n_jobs=1)
     >>> q.shape, q.argmax(axis=1).tolist()
     ((3, 5), [3, 3, 3])
+    >>> len(resampled_importance(X, X[:, 3] > 0, n_trees=20, tol=0.1, neurons=[1], n_jobs=1))
+    8
     """
-    X, classes = _checked_activations(X, y)
+    activations, classes = _checked_activations(X, y)
     _check_forest(n_trees, max_depth, engine, n_jobs)
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples: must be at least 1, got {n_resamples}")
+    _check_resamples(n_resamples, tol, neurons, activations.shape[1])
+    check_scheduler(scheduler)
     identity = {
         "version": VERSION,
-        "activations": _content_hash(X),
+        "activations": _content_hash(activations),
         "classes": _content_hash(classes),
-        "fraction": resample_fraction(len(X), fraction),
+        "fraction": resample_fraction(len(classes), fraction),
         "n_trees": n_trees,
         "max_depth": max_depth,
         "engine": _engine_version(engine),
         "seed": seed,
     }
     entry = (store if isinstance(store, Store) else Store(store)).entry("importance", identity)
-    missing = entry.missing(n_resamples)
-    if missing:
-        prepared = bin_activations(X, n_jobs) if engine == "histogram" else X
-        for j in bar(missing, desc="resamples", show=progress):
-            rows = resample_rows(len(X), fraction, derive_seed(seed, "resample", j, "rows"))
-            if len(np.unique(classes[rows])) < 2:
-                raise ValueError(
-                    f"fraction: resample {j} ({len(rows)} of {len(X)} rows) holds one class only; use a larger fraction"
-                )
-            part = prepared.take(rows, axis=1) if engine == "histogram" else prepared[rows]
-            forest_seed = derive_seed(seed, "resample", j, "forest")
-            q = _one_forest(part, classes[rows], n_trees, max_depth, engine, forest_seed, n_jobs)
-            entry.write(j, q[None, :])
-    if not entry.is_finished(n_resamples):
-        entry.finish(n_resamples)
-    return entry.read(n_resamples)
+    forests = None
+    for n in (n_resamples,) if tol is None else looks(n_resamples):
+        if missing := entry.missing(n):
+            if forests is None:
+                data, edges = prepare(activations, engine, n_jobs)
+                threads = 1 if scheduler else n_jobs
+                forests = Forests(data, edges, classes, fraction, n_trees, max_depth, engine, seed, threads)
+                if is_shown(progress):
+                    announce_cost(forests, len(entry.missing(n_resamples)), activations.shape[1], tol is not None)
+            grown = run_units(grow_resample, missing, shared=(forests,), scheduler=scheduler)
+            for j, q in bar(grown, total=len(missing), desc="resamples", show=progress):
+                entry.write(j, q[None, :])
+        if not entry.is_finished(n):
+            entry.finish(n)
+        q = entry.read(n)
+        if tol is not None and is_stable(q, neurons, n_resamples, tol, seed=seed):
+            break
+    return q
 
 
 def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6) -> np.ndarray:
@@ -200,74 +221,33 @@ def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6
     return alpha * mean + (1 - alpha) * mean / (q.std(axis=0) + eps)
 
 
-def half_overlap(q: np.ndarray, k: int) -> float:
-    """How stable the K chosen neurons are: the share that two halves of the resamples have in common.
-
-    Parameters
-    ----------
-    q : ndarray of shape (J, N)
-        Importance on each resample.
-    k : int
-        Neurons chosen.
-
-    Returns
-    -------
-    float
-        In [0, 1] (K/N is what chance gives); NaN for a single resample.
-
-    Examples
-    --------
-    >>> half_overlap(np.array([[0.6, 0.3, 0.1], [0.5, 0.1, 0.4]]), 2)
-    0.5
-    """
-    if len(q) < 2:
-        return float("nan")
-    even, odd = (set(order_neurons(q[half::2].mean(axis=0))[:k]) for half in (0, 1))
-    return len(even & odd) / k
-
-
-def _one_forest(
-    prepared: np.ndarray,
-    classes: np.ndarray,
-    n_trees: int,
-    max_depth: int,
-    engine: str,
-    seed: int,
-    n_jobs: int,
-) -> np.ndarray:
-    if engine == "histogram":
-        return histogram_importance(prepared, classes, n_trees, max_depth, seed, n_jobs)
-    from sklearn.ensemble import RandomForestClassifier
-
-    forest = RandomForestClassifier(n_trees, max_depth=max_depth, random_state=seed % 2**32, n_jobs=n_jobs)
-    return forest.fit(prepared, classes).feature_importances_
-
-
 def _engine_version(engine: str) -> str:
     return engine if engine == "histogram" else f"{engine} {metadata.version('scikit-learn')}"
 
 
-def _content_hash(array: np.ndarray) -> str:
+def _content_hash(array: Activations) -> str:
     content = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-    content.update(np.ascontiguousarray(array).data)
+    for block in row_blocks(array):
+        content.update(np.ascontiguousarray(block).data)
     return content.hexdigest()
 
 
-def _checked_activations(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _checked_activations(X: ArrayLike | Entry, y: ArrayLike) -> tuple[Activations, np.ndarray]:
     """Activations as a finite matrix and labels as class numbers 0…C-1, or one clear line."""
-    X, y = np.asarray(X), np.asarray(y)
-    if X.ndim != 2 or 0 in X.shape or X.dtype.kind not in "fiub":
-        raise ValueError(f"X: must be a numeric matrix (rows × neurons), got {X.dtype} of shape {X.shape}")
-    if y.shape != X.shape[:1]:
-        raise ValueError(f"y: must have one label for each of the {len(X)} rows of X, got shape {y.shape}")
-    for row in range(len(X)):
-        if not np.isfinite(X[row]).all():
-            neuron = int(np.flatnonzero(~np.isfinite(X[row]))[0])
-            raise ValueError(f"X: row {row}, neuron {neuron} is {X[row, neuron]}; activations must be finite")
-    labels, classes = np.unique(y, return_inverse=True)
-    if len(labels) < 2:
-        raise ValueError(f"y: has one class only ({labels[0]}); importance needs at least two")
-    return X, classes.astype(np.int64)
+    matrix, labels = X if isinstance(X, Entry) else np.asarray(X), np.asarray(y)
+    if len(matrix.shape) != 2 or 0 in matrix.shape or matrix.dtype.kind not in "fiub":
+        raise ValueError(f"X: must be a numeric matrix (rows × neurons), got {matrix.dtype} of shape {matrix.shape}")
+    if labels.shape != matrix.shape[:1]:
+        raise ValueError(f"y: must have one label for each of the {matrix.shape[0]} rows of X, got {labels.shape}")
+    if isinstance(matrix, np.ndarray):  # the extraction has checked an entry
+        for row in range(len(matrix)):
+            if not np.isfinite(matrix[row]).all():
+                neuron = int(np.flatnonzero(~np.isfinite(matrix[row]))[0])
+                raise ValueError(f"X: row {row}, neuron {neuron} is {matrix[row, neuron]}; activations must be finite")
+    names, classes = np.unique(labels, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"y: has one class only ({names[0]}); importance needs at least two")
+    return matrix, classes.astype(np.int64)
 
 
 def _check_forest(n_trees: int, max_depth: int, engine: str, n_jobs: int) -> None:
@@ -278,3 +258,13 @@ def _check_forest(n_trees: int, max_depth: int, engine: str, n_jobs: int) -> Non
     for name, value in (("n_trees", n_trees), ("max_depth", max_depth)):
         if value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")
+
+
+def _check_resamples(n_resamples: int, tol: float | None, neurons: Sequence[int], n_neurons: int) -> None:
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples: must be at least 1, got {n_resamples}")
+    if tol is not None:
+        if not 0 < tol < 1:
+            raise ValueError(f"tol: must be in (0, 1), got {tol}")
+        for k in neurons:
+            check_n_neurons(k, n_neurons)

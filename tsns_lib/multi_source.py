@@ -42,8 +42,8 @@ class MultiTSNS(TSNSSelector):
         Grid of α; "log" is in steps of log(1 - α) (our choice).
     C : float
         Inverse strength of the classifier's penalty that judges α, default 0.01 (our choice).
-    n_resamples, fraction, n_trees, max_depth, engine, random_state, n_jobs, store
-        As in `SingleTSNS`, for every learner.
+    n_resamples, fraction, n_trees, max_depth, engine, tol, random_state, n_jobs, store, scheduler, verbose
+        As in `SingleTSNS`, for every learner; `tol` judges each learner's own K neurons by the mean (α = 1).
 
     Attributes
     ----------
@@ -57,6 +57,8 @@ class MultiTSNS(TSNSSelector):
         m of each learner.
     meta_importances_ : ndarray of shape (N,)
         h, the sum of the learners' meta-importance.
+    n_resamples_ : ndarray of shape (P,)
+        How many resamples each learner needed.
     selected_, ranking_, stability_, n_features_in_
         As in `SingleTSNS`; the halves of the resamples keep the α that was found.
 
@@ -82,9 +84,12 @@ class MultiTSNS(TSNSSelector):
         n_trees: int = 1000,
         max_depth: int = 200,
         engine: str = "histogram",
+        tol: float | None = None,
         random_state: int = 0,
         n_jobs: int = -1,
         store: Store | str | os.PathLike | None = None,
+        scheduler: str | None = None,
+        verbose: bool = False,
     ):
         self.n_neurons = n_neurons
         self.pairing = pairing
@@ -96,9 +101,12 @@ class MultiTSNS(TSNSSelector):
         self.n_trees = n_trees
         self.max_depth = max_depth
         self.engine = engine
+        self.tol = tol
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.store = store
+        self.scheduler = scheduler
+        self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Measure every neuron's importance by every learner.
@@ -154,6 +162,7 @@ class MultiTSNS(TSNSSelector):
                 found.append((q, search_alpha(q, train, held_out, self.n_neurons, alphas=alphas, C=self.C)))
         self.alphas_ = np.array([search.alpha for _, search in found])
         self.term_medians_ = np.array([search.term_medians for _, search in found])
+        self.n_resamples_ = np.array([len(q) for q, _ in found])
         self.learner_importances_ = self._by_learner([q for q, _ in found])
         self.meta_importances_ = aggregate(meta_importance(self.learner_importances_))
         self.selected_ = select_neurons(self.meta_importances_, self.n_neurons)

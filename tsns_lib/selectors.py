@@ -16,10 +16,12 @@ from tsns_lib.aggregation import (
     order_neurons,
     select_neurons,
 )
-from tsns_lib.importance import cumulative_importance, half_overlap, resampled_importance
+from tsns_lib.importance import cumulative_importance, resampled_importance
 from tsns_lib.runtime.store import Store
+from tsns_lib.stability import half_overlap
 
-FOREST = ("n_resamples", "fraction", "n_trees", "max_depth", "engine", "n_jobs", "store")  # passed on as they are
+# passed on to the forests as they are
+FOREST = ("n_resamples", "fraction", "n_trees", "max_depth", "engine", "tol", "n_jobs", "store", "scheduler")
 
 
 class TSNSSelector(SelectorMixin, BaseEstimator):
@@ -27,7 +29,7 @@ class TSNSSelector(SelectorMixin, BaseEstimator):
 
     def _importance(self, X: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
         forest = {name: getattr(self, name) for name in FOREST}
-        return resampled_importance(X, y, seed=seed, **forest)
+        return resampled_importance(X, y, seed=seed, neurons=[self.n_neurons], progress=self.verbose, **forest)
 
     def _get_support_mask(self) -> np.ndarray:
         check_is_fitted(self)
@@ -56,12 +58,18 @@ class SingleTSNS(TSNSSelector):
         The forest, default 1,000 trees of depth 200 (paper §4.2).
     engine : {"histogram", "sklearn"}
         As in `tsns_lib.forest_importance`.
+    tol : float in (0, 1), optional
+        Stop before J as soon as the K neurons share at least 1 - tol with those of all J, at 95 %; default: all J.
     random_state : int
         Seed of this run.
     n_jobs : int
         Threads, -1 for all cores; never changes the result of "histogram".
     store : Store or path, optional
         Where each resample is kept; default: the store of the environment (`TSNS_CACHE`).
+    scheduler : str, optional
+        As in `tsns_lib.resampled_importance`.
+    verbose : bool
+        Whether to say what the forests will cost and to show a bar over them.
 
     Attributes
     ----------
@@ -71,6 +79,8 @@ class SingleTSNS(TSNSSelector):
         1 for the most important neuron, N for the least.
     selected_ : ndarray of shape (n_neurons,)
         Sorted numbers of the chosen neurons.
+    n_resamples_ : int
+        How many resamples were needed.
     stability_ : float
         Share of the K neurons that two halves of the resamples have in common.
     n_features_in_ : int
@@ -94,9 +104,12 @@ class SingleTSNS(TSNSSelector):
         n_trees: int = 1000,
         max_depth: int = 200,
         engine: str = "histogram",
+        tol: float | None = None,
         random_state: int = 0,
         n_jobs: int = -1,
         store: Store | str | os.PathLike | None = None,
+        scheduler: str | None = None,
+        verbose: bool = False,
     ):
         self.n_neurons = n_neurons
         self.n_resamples = n_resamples
@@ -105,9 +118,12 @@ class SingleTSNS(TSNSSelector):
         self.n_trees = n_trees
         self.max_depth = max_depth
         self.engine = engine
+        self.tol = tol
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.store = store
+        self.scheduler = scheduler
+        self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Measure every neuron's importance.
@@ -134,6 +150,7 @@ class SingleTSNS(TSNSSelector):
         check_n_neurons(self.n_neurons, activations.shape[1])
         q = self._importance(activations, labels, self.random_state)
         self.importances_ = cumulative_importance(q, alpha=self.alpha)
+        self.n_resamples_ = len(q)
         self.stability_ = half_overlap(q, self.n_neurons)
         self.selected_ = select_neurons(self.importances_, self.n_neurons)
         self.ranking_ = np.argsort(order_neurons(self.importances_)) + 1

@@ -14,11 +14,12 @@ from tsns_lib.aggregation import check_n_neurons, select_neurons
 from tsns_lib.classifier import fit_classifier
 from tsns_lib.encoders import Encoder
 from tsns_lib.extraction import extract
-from tsns_lib.importance import cumulative_importance, half_overlap, resampled_importance
+from tsns_lib.importance import cumulative_importance, resampled_importance
 from tsns_lib.multi_source import MultiTSNS
 from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
+from tsns_lib.stability import half_overlap
 
 
 class Choice(NamedTuple):
@@ -29,6 +30,7 @@ class Choice(NamedTuple):
     run: int = 0
     selected: np.ndarray | None = None
     stability: float = float("nan")
+    resamples: int = 0
     alphas: np.ndarray | None = None
     term_medians: np.ndarray | None = None
 
@@ -62,8 +64,10 @@ def transfer_grid(
     pooling: str = "cls",
     max_length: int = 128,
     seed: int = 0,
+    tol: float | None = None,
     n_jobs: int = -1,
     store: Store | str | os.PathLike | None = None,
+    scheduler: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Accuracy of every source on every other target, by TSNS and by its baselines.
@@ -97,12 +101,18 @@ def transfer_grid(
         As in `tsns_lib.extract`.
     seed : int
         Seed of the study.
+    tol : float in (0, 1), optional
+        Stop before J as soon as, for every K, the neurons chosen share at least 1 - tol with those of all J, at 95 %:
+        see `tsns_lib.stability`. Default: all J (the paper).
     n_jobs : int
         Threads of the forests.
     store : Store or path, optional
         Default: the store of the environment (`TSNS_CACHE`).
+    scheduler : str, optional
+        Where shards and forests are computed: "processes", "processes:N" or the address of a Dask cluster.
+        Default: here.
     progress : bool
-        Whether to show bars.
+        Whether to say what the work will cost and to show bars.
 
     Returns
     -------
@@ -110,7 +120,8 @@ def transfer_grid(
         One row for each source, target, method, K and run, in columns `source` (names joined by "+"), `target`,
         `method`, `k`, `run`, `accuracy` (0 to 1), `n` (target rows), `correct` (boolean array over the target rows),
         `selected` (neuron numbers, or None), `stability` (of TSNS: share of the K neurons that two halves of the
-        resamples have in common), and of MultiTSNS `alphas` and `term_medians` of its learners (else None).
+        resamples have in common), `resamples` (of TSNS: how many were needed, by the learner that needed most; else
+        0), and of MultiTSNS `alphas` and `term_medians` of its learners (else None).
         The methods: "tsns" or "multi_tsns"; "last_layer" (the paper's "BERT"); and, which the paper lacks, "majority"
         (always the target's larger class), "random" (K neurons drawn evenly), "all" (every neuron), "f_test" and
         "logistic" (the K best by F-test and by absolute logistic coefficient). Methods without chance have run 0 only.
@@ -134,7 +145,8 @@ def transfer_grid(
     _check_grid(groups, targets, neurons, runs, encoder.n_neurons)
 
     def read(source: Any) -> tuple[np.ndarray, np.ndarray]:
-        X = extract(source, encoder, pooling=pooling, max_length=max_length, store=store, progress=progress)
+        options: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
+        X = extract(source, encoder, pooling=pooling, max_length=max_length, **options)
         return X, source.frame["label"].to_numpy()
 
     forest: dict[str, Any] = {
@@ -143,10 +155,12 @@ def transfer_grid(
         "n_trees": n_trees,
         "max_depth": max_depth,
         "engine": engine,
+        "tol": tol,
         "n_jobs": n_jobs,
         "store": store,
+        "scheduler": scheduler,
     }
-    multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, **forest)
+    multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, verbose=progress, **forest)
     tested = {target.name: read(target) for target in targets}
     rows = []
     for members in bar(groups, desc="sources", show=progress):
@@ -227,15 +241,16 @@ def _tsns(
 ) -> Iterator[Choice]:
     X, y = pool.X, pool.y
     if len(np.unique(pool.groups)) == 1:
-        q = resampled_importance(X, y, seed=run_seed(seed, run, pool.name), progress=progress, **forest)
+        of_run = run_seed(seed, run, pool.name)
+        q = resampled_importance(X, y, seed=of_run, neurons=neurons, progress=progress, **forest)
         m = cumulative_importance(q, alpha=alpha)
         for k in neurons:
-            yield Choice("tsns", k, run, select_neurons(m, k), half_overlap(q, k))
+            yield Choice("tsns", k, run, select_neurons(m, k), half_overlap(q, k), len(q))
         return
     for k in neurons:
         fitted = clone(multi).set_params(n_neurons=k, random_state=run_seed(seed, run)).fit(X, y, groups=pool.groups)
-        found = fitted.selected_, fitted.stability_, fitted.alphas_, fitted.term_medians_
-        yield Choice("multi_tsns", k, run, *found)
+        found = fitted.selected_, fitted.stability_, int(fitted.n_resamples_.max())
+        yield Choice("multi_tsns", k, run, *found, fitted.alphas_, fitted.term_medians_)
 
 
 def _check_grid(

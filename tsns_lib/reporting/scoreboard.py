@@ -138,14 +138,14 @@ def readable(board: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns claim, where, rule, ours, 95 % interval, paper, verdict; indexed by table, figure or section. What
-        was counted and not estimated has no interval.
+        Columns claim, where, rule, ours, 95 % interval, paper, verdict, data; indexed by table, figure or section.
+        What was counted and not estimated has no interval.
     """
     figures = [_figures(row) for row in board.itertuples()]
     ours, interval, theirs = ([*column] for column in zip(*figures, strict=True))
-    generated = " (generated data)" if (board["data"] == "generated").any() else ""
-    columns = {f"ours{generated}": ours, "95 % interval": interval, "paper": theirs, "verdict": board["verdict"]}
-    return board[["claim", "where", "rule"]].assign(**columns).set_index(board["about"].rename(None))
+    columns = {"ours": ours, "95 % interval": interval, "paper": theirs}
+    table = board[["claim", "where", "rule"]].assign(**columns, **board[["verdict", "data"]])
+    return table.set_index(board["about"].rename(None))
 
 
 def count_verdicts(board: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +175,7 @@ def scoreboard_figure(board: pd.DataFrame, *, title: str = "What holds of the pa
     board : pandas.DataFrame
         As `scoreboard` gives it.
     title : str
-        Title without the mark for generated data.
+        Title; what is measured on generated data is marked group by group.
 
     Returns
     -------
@@ -194,14 +194,14 @@ def scoreboard_figure(board: pd.DataFrame, *, title: str = "What holds of the pa
             axes.text(x, -0.6, name, color=FAINT, ha="right" if name == "paper" else "left")
         top = 0.0
         for about, rows in groups:
-            axes.text(0, top + 0.7 * HEADING, about, fontsize=10.5, fontweight="bold", va="center")
+            heading = caption(about, ["miniature:"] if (rows["data"] == "generated").any() else [])
+            axes.text(0, top + 0.7 * HEADING, heading, fontsize=10.5, fontweight="bold", va="center")
             top += HEADING
             for row in rows.itertuples():
                 _draw_claim(axes, row, wrapped[row.id], top + heights[row.id] / 2)
                 top += heights[row.id]
                 axes.axhline(top, color="#E5E5E5", linewidth=0.8)
-        generated = ["miniature:"] if (board["data"] == "generated").any() else []
-        axes.set_title(caption(title, generated), loc="left", fontsize=13)
+        axes.set_title(title, loc="left", fontsize=13)
     plt.close(figure)
     return figure
 

@@ -149,7 +149,7 @@ def controls_table(grid: pd.DataFrame, chosen: Key, *, seed: int = 0) -> pd.Data
 
 
 def stability_table(grid: pd.DataFrame) -> pd.DataFrame:
-    """Share of the K chosen neurons that two halves of the resamples have in common, mean of the runs.
+    """Share of the K chosen neurons that two halves of the resamples have in common, and how many those were.
 
     Parameters
     ----------
@@ -159,13 +159,16 @@ def stability_table(grid: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Sources down, K across; the last row is what two random choices would share.
+        Sources down, K across: the mean of the runs, and the fewest and most resamples of a run; the last row is
+        what two random choices would share.
     """
     rows = grid.dropna(subset=["stability"])
     n_neurons = int(grid.loc[grid["method"] == "all", "k"].iloc[0])
     table = rows.pivot_table(index="source", columns="k", values="stability", sort=False)
     table.loc["by chance"] = [k / n_neurons for k in table.columns]
-    return table.rename(columns=lambda k: f"K={k}").round(2)
+    used = rows.groupby("source", sort=False)["resamples"].agg(["min", "max"])
+    table = table.rename(columns=lambda k: f"K={k}").round(2)
+    return table.assign(resamples=[f"{used.at[name, 'min']} to {used.at[name, 'max']}" for name in used.index] + [""])
 
 
 def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .executors import is_cluster, n_workers
 from .project import Job, ProjectError, parse_overrides, plan, project_root
 
 if TYPE_CHECKING:
@@ -32,12 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 when a notebook failed; 2 for a wrong profile, name or parameter; 130 when interrupted.
     """
     arguments = _parser().parse_args(argv)
-    for variable in ("TSNS_DATA", "TSNS_CACHE"):  # a notebook runs in its own folder
-        if os.environ.get(variable):
-            os.environ[variable] = os.path.abspath(os.path.expanduser(os.environ[variable]))
     try:
         return int(arguments.command(arguments))
-    except ProjectError as error:
+    except (ProjectError, ConnectionError, ImportError) as error:
         print(f"tsns: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -53,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("names", nargs="*", metavar="NAME", help="a notebook or the beginning of its name (default: all)")
     run.add_argument("--profile", default="mini", help="a folder of params/ (default: mini)")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
+    run.add_argument(
+        "--scheduler", metavar="WHERE", help="compute in 'processes[:N]' or on the Dask cluster at an address"
+    )
     run.add_argument("--param", action="append", default=[], metavar="K=V", help="override a parameter; repeatable")
     run.add_argument("--force", action="store_true", help="run what is up to date, too")
     run.set_defaults(command=_run)
@@ -70,9 +71,11 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ProjectError(f"--jobs {arguments.jobs}: at least 1")
-    jobs = plan(project_root(), arguments.profile, arguments.names, parse_overrides(arguments.param))
+    overrides = parse_overrides(arguments.param)
+    jobs = plan(project_root(), arguments.profile, arguments.names, overrides, arguments.scheduler)
+    cluster = arguments.scheduler if is_cluster(arguments.scheduler) else None
     rows = []
-    for outcome in _outcomes(jobs, arguments.jobs, arguments.force):
+    for outcome in _outcomes(jobs, arguments.jobs, arguments.force, cluster):
         reason = f": {outcome.message}" if outcome.message else ""
         print(f"{outcome.job.name}: {outcome.status}, {outcome.seconds:.1f} s{reason}", flush=True)
         rows.append((outcome.job.name, outcome.status, f"{outcome.seconds:.1f}", os.path.relpath(outcome.path)))
@@ -81,22 +84,29 @@ def _run(arguments: argparse.Namespace) -> int:
     return int(any(status == "failed" for _, status, _, _ in rows))
 
 
-def _outcomes(jobs: list[Job], workers: int, force: bool) -> Iterator["Outcome"]:
+def _outcomes(jobs: list[Job], workers: int, force: bool, cluster: str | None) -> Iterator["Outcome"]:
     from .execution import Outcome, run  # papermill and its friends: a second that `tsns --help` need not pay
 
-    if workers == 1:
+    if workers == 1 and cluster is None:
         for job in jobs:
             print(f"{job.name}: profile {job.profile}", flush=True)
             yield run(job, force=force)
         return
-    for _, wave in itertools.groupby(jobs, key=lambda job: job.gathers):  # who gathers waits for the others
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = {pool.submit(run, job, force=force): job for job in wave}
-            for future in as_completed(futures):
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    yield Outcome(futures[future], "failed", 0.0, "a process of the pool died (out of memory?)")
+    spawn = multiprocessing.get_context("spawn")
+    for gathers, wave in itertools.groupby(jobs, key=lambda job: job.gathers):  # who gathers waits for the others
+        place = None if gathers else cluster  # and reads their figures here
+        with ProcessPoolExecutor(max(workers, n_workers(place) if place else 1), mp_context=spawn) as pool:
+            futures = {pool.submit(run, job, force=force, cluster=place): job for job in wave}
+            try:
+                for future in as_completed(futures):
+                    try:
+                        yield future.result()
+                    except BrokenProcessPool:
+                        yield Outcome(futures[future], "failed", 0.0, "a process of the pool died (out of memory?)")
+            except (KeyboardInterrupt, GeneratorExit):
+                for child in multiprocessing.active_children():  # each would go on with the next notebook
+                    child.terminate()
+                raise
 
 
 def _status(arguments: argparse.Namespace) -> int:

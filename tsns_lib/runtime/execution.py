@@ -18,11 +18,11 @@ from nbformat import NotebookNode
 from traitlets import default
 
 from . import receipts
+from .executors import run_units
 from .project import Job
+from .settling import settle, without_places
 
 RECORD = "application/vnd.tsns.result+json"
-_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-_KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -41,7 +41,7 @@ class Outcome:
         return self.job.failed if self.job.failed.exists() else self.job.output
 
 
-def run(job: Job, *, force: bool = False) -> Outcome:
+def run(job: Job, *, force: bool = False, cluster: str | None = None) -> Outcome:
     """Execute a notebook, unless its receipt says that nothing would change.
 
     A second process that runs the same notebook waits for the first. The output takes its name only when
@@ -53,6 +53,8 @@ def run(job: Job, *, force: bool = False) -> Outcome:
         What to run.
     force : bool, default False
         Run even where the receipt matches.
+    cluster : str, optional
+        Address of a Dask cluster that executes the notebook; what it writes is checked and put in place here.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def run(job: Job, *, force: bool = False) -> Outcome:
         started = time.perf_counter()
         try:
             made_of = receipts.identity(job)
-            notebook = _execute(job)
+            notebook = _execute(job, cluster)
             seconds = round(time.perf_counter() - started, 1)
             data = _publish(job, notebook, seconds)
             receipts.write_receipt(job, made_of, data, seconds)
@@ -98,19 +100,60 @@ class _ThisPython(AsyncKernelManager):
         return "auto"  # else every kernel starts with a warning
 
 
-def _execute(job: Job) -> NotebookNode:
-    notebook = papermill.execute_notebook(
-        job.source,
-        job.part,
-        job.parameters,
+def execute_there(unit: tuple[str, dict[str, Any]]) -> tuple[str, str]:
+    """Execute a notebook on a worker: its text and parameters in, the text as far as it came and the error out.
+
+    The notebook waits for units that run on the same cluster, so it must not hold one of the worker's threads.
+    """
+    from distributed import get_worker, secede
+
+    text, parameters = unit
+    if "scheduler" in parameters:
+        parameters = parameters | {"scheduler": get_worker().scheduler.address}  # as it is called from there
+    secede()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        source, part = root / "notebooks/source.ipynb", root / "part.ipynb"
+        receipts.write_text(source, text)
+        try:
+            notebook = _execute_here(source, part, parameters)
+            settle(notebook, root)  # the places of this machine, which the caller does not know
+            return nbformat.writes(notebook), ""
+        except Exception as raised:  # it fails the notebook, and the caller says how
+            error = str(raised) or type(raised).__name__
+            return part.read_text(encoding="utf-8") if part.exists() else "", error
+
+
+def _execute(job: Job, cluster: str | None) -> NotebookNode:
+    parameters = job.parameters | ({"scheduler": job.scheduler} if job.scheduler else {})
+    if cluster is None:
+        return _execute_here(job.source, job.part, parameters)
+    unit = job.source.read_text(encoding="utf-8"), parameters
+    [(_, (text, error))] = run_units(execute_there, [unit], scheduler=cluster)
+    if text:
+        receipts.write_text(job.part, text)
+    if error:
+        raise RuntimeError(error)
+    return nbformat.reads(text, as_version=4)
+
+
+def _execute_here(source: Path, part: Path, parameters: dict[str, Any]) -> NotebookNode:
+    for variable in ("TSNS_DATA", "TSNS_CACHE"):  # a notebook runs in its own folder
+        if os.environ.get(variable):
+            os.environ[variable] = os.path.abspath(os.path.expanduser(os.environ[variable]))
+    papermill.execute_notebook(
+        source,
+        part,
+        parameters,
         kernel_name="python3",
         language="python",
-        cwd=job.source.parent,  # as JupyterLab and nbval do
+        cwd=source.parent,  # as JupyterLab and nbval do
         progress_bar=False,
         stderr_file=sys.stderr,  # the notebook's own progress bars
         record_timing=False,
         kernel_manager_class=_ThisPython,
     )
+    notebook = nbformat.read(part, as_version=4)
     for cell in _code_cells(notebook):
         # papermill calls a cell completed that never ran, where the kernel died or a cell timed out
         if cell.execution_count is None or _errors(cell):
@@ -128,70 +171,11 @@ def _publish(job: Job, notebook: NotebookNode, seconds: float) -> str | None:
     job.results.unlink(missing_ok=True)
     for record in records:
         facts = {"versions": receipts.versions(), "seconds": seconds}  # receipts.MACHINE_FACTS
-        receipts.write_json(job.results, {**_without_places(record, job.root), **facts})
-    _settle(notebook, job.root)
+        receipts.write_json(job.results, {**without_places(record, job.root), **facts})
+    settle(notebook, job.root)
     receipts.write_text(job.part, nbformat.writes(notebook) + "\n")
     os.replace(job.part, job.output)
     return records[0]["data"] if records else None
-
-
-def _settle(notebook: NotebookNode, root: Path) -> None:
-    """Take out what belongs to one run on one machine: times, paths, progress bars, widget state."""
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata["kernelspec"] = _KERNELSPEC
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        if not cell.metadata.get("tags", True):
-            del cell.metadata["tags"]
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell["id"] = "injected-parameters"  # papermill draws a random one
-            cell.source = _without_places(cell.source, root)
-        if cell.cell_type == "code":
-            cell.outputs = [_without_places(output, root) for output in _joined_streams(cell.outputs)]
-            for output in cell.outputs:  # without its state a view is an error message; its text stays
-                output.get("data", {}).pop(_WIDGET_VIEW, None)
-
-
-def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join each stream of a cell into one output, and drop the lines of stderr that progress bars left."""
-    streams: dict[str, NotebookNode] = {}
-    kept = []
-    for output in outputs:
-        if output.get("name") in streams:
-            streams[output.name].text += output.text
-            continue
-        kept.append(output)
-        if output.output_type == "stream":
-            streams[output.name] = output
-    if "stderr" in streams:
-        lines = streams["stderr"].text.split("\n")
-        streams["stderr"].text = "".join(f"{line}\n" for line in lines if line.strip() and "\r" not in line)
-    return [o for o in kept if o.output_type != "stream" or o.text.strip()]
-
-
-def _without_places(value: Any, root: Path) -> Any:
-    """Replace the folders of this machine in every text of a JSON-like value."""
-    if isinstance(value, dict):
-        # base64 may spell a short path by chance
-        clean = {k: v if k.startswith("image/p") else _without_places(v, root) for k, v in value.items()}
-        return NotebookNode(clean) if isinstance(value, NotebookNode) else clean
-    if isinstance(value, list):
-        return [_without_places(item, root) for item in value]
-    if not isinstance(value, str):
-        return value
-    places = {
-        os.environ.get("TSNS_DATA"): "$TSNS_DATA",
-        os.environ.get("TSNS_CACHE"): "$TSNS_CACHE",
-        sys.prefix: "<python>",
-        sys.base_prefix: "<python>",
-        str(root): "<project>",
-        tempfile.gettempdir(): "<tmp>",
-        str(Path.home()): "~",
-    }
-    for place in sorted((p for p in places if p and p != "/"), key=len, reverse=True):
-        value = re.sub(rf"(?<![\w.-]){re.escape(place)}(?!\w)", places[place], value)
-    return re.sub(r"ipykernel_\d+/\d+", "ipykernel", value)  # "file" of a warning raised in a cell
 
 
 def _explain(part: Path, error: Exception) -> str:

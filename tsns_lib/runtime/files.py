@@ -1,6 +1,8 @@
 """Files that are whole or not there, and what is in them."""
 
+import functools
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -32,3 +34,12 @@ def sha256_of(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def library_sha256() -> str:
+    """sha256 over the names and bytes of all files of `tsns_lib`: which code this is."""
+    library = Path(__file__).resolve().parents[1]
+    files = sorted(p for p in library.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    names = [(p.relative_to(library).as_posix(), sha256_of(p)) for p in files]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from .executors import check_scheduler
+
 # YAML 1.1 reads 1e-3 as text, because its numbers need a point: a silent trap for a learning rate.
 _TEXT_THAT_MEANS_A_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
@@ -32,12 +34,15 @@ class Job:
         The notebook's file name without its suffix.
     parameters : dict
         What is injected after the notebook's `parameters` cell.
+    scheduler : str, optional
+        Where the notebook's units of work are computed; no part of what its output is made of.
     """
 
     root: Path
     profile: str
     name: str
     parameters: dict[str, Any]
+    scheduler: str | None = None
 
     @property
     def source(self) -> Path:
@@ -104,7 +109,13 @@ def project_root() -> Path:
     raise ProjectError(f"no project found: {where} hold no notebooks/ and params/ (set TSNS_ROOT to a checkout)")
 
 
-def plan(root: Path, profile: str, names: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> list[Job]:
+def plan(
+    root: Path,
+    profile: str,
+    names: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    scheduler: str | None = None,
+) -> list[Job]:
     """List the notebooks of a profile with their checked parameters.
 
     Parameters
@@ -118,6 +129,8 @@ def plan(root: Path, profile: str, names: Sequence[str] = (), overrides: Mapping
         in this profile.
     overrides : mapping, optional
         Parameters that win over those of the file.
+    scheduler : str, optional
+        For every notebook that has a parameter of this name; wins, too.
 
     Returns
     -------
@@ -144,7 +157,7 @@ def plan(root: Path, profile: str, names: Sequence[str] = (), overrides: Mapping
         chosen.update(matches)
     for name in sorted(chosen - set(members)):
         raise ProjectError(f"{name} is not part of profile {profile!r}: there is no params/{profile}/{name}.yaml")
-    jobs = [_job(root, profile, name, overrides or {}) for name in sorted(chosen)]
+    jobs = [_job(root, profile, name, overrides or {}, scheduler) for name in sorted(chosen)]
     return sorted(jobs, key=lambda job: job.gathers)
 
 
@@ -165,7 +178,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def _job(root: Path, profile: str, name: str, overrides: Mapping[str, Any]) -> Job:
+def _job(root: Path, profile: str, name: str, overrides: Mapping[str, Any], scheduler: str | None) -> Job:
     import papermill  # 0.5 s, and a notebook that asks for the root should not pay it
 
     file = root / "params" / profile / f"{name}.yaml"
@@ -183,7 +196,15 @@ def _job(root: Path, profile: str, name: str, overrides: Mapping[str, Any]) -> J
                 raise _unknown(f"parameter of {name} in {origin}:", str(key), known)
             if isinstance(value, str) and _TEXT_THAT_MEANS_A_NUMBER.fullmatch(value):
                 raise ProjectError(f"{origin}: {key}: {value} is text in YAML; write it with a point, as in 1.0e-3")
-    return Job(root, profile, name, {**(given or {}), **overrides})
+    parameters = {**(given or {}), **overrides}
+    own = parameters.pop("scheduler", None)
+    chosen = scheduler or own
+    if chosen:
+        try:
+            check_scheduler(chosen)
+        except ValueError as error:
+            raise ProjectError(str(error)) from None
+    return Job(root, profile, name, parameters, chosen if "scheduler" in known else None)
 
 
 def _read_yaml(text: str, where: str) -> Any:

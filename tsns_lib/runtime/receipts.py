@@ -1,6 +1,5 @@
 """Receipts: what an executed notebook was made of, so that a run that would change nothing is skipped."""
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -12,12 +11,11 @@ from typing import Any
 
 import nbformat
 
-from .files import atomic, sha256_of
+from .files import atomic, library_sha256, sha256_of
 from .project import Job
 
 _PACKAGES = ("torch", "transformers", "scikit-learn", "numba", "numpy", "pandas")
 MACHINE_FACTS = ("versions", "seconds")  # what the batch adds to a notebook's figures
-_LIBRARY = Path(__file__).resolve().parents[1]
 
 
 def versions() -> dict[str, str]:
@@ -50,7 +48,7 @@ def identity(job: Job) -> dict[str, Any]:
     return {
         "source": _sha256(cells),
         "parameters": _sha256(job.parameters),
-        "library": _library(),
+        "library": library_sha256(),
         "gathered": _gathered(job),
         "versions": versions(),
     }
@@ -100,12 +98,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all, making its folder where needed."""
     with atomic(path) as file:
         file.write(text.encode())
-
-
-@functools.cache
-def _library() -> str:
-    files = sorted(p for p in _LIBRARY.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    return _sha256([(p.relative_to(_LIBRARY).as_posix(), sha256_of(p)) for p in files])
 
 
 def _corpora(data: str | None) -> str | None:
