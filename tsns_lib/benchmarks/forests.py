@@ -23,7 +23,7 @@ from tsns_lib.aggregation import order_neurons
 from tsns_lib.importance import forest_importance
 
 OURS, REFERENCE = "tsns_lib", "RandomForestClassifier"
-BORUTA_ROUNDS = 5  # of at most; it needs a forest of twice the neurons for each
+BORUTA_ROUNDS = 3  # of at most; it needs a forest of twice the neurons for each
 
 Forest = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 
