@@ -26,6 +26,8 @@ _HOME = {
     "fingerprint": "fingerprints",
     "fingerprint_similarity": "fingerprints",
     "transfer_grid": "transfer",
+    "hidden_state_variability": "transferability.variability",
+    "logme": "transferability.logme",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -1,0 +1,101 @@
+"""Scores of frozen features for a task, without training on it: LogME, and H-score for comparison."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tsns_lib.transferability.classes import features_and_classes
+
+MOST_ROUNDS = 100
+PRECISION = 1e-6  # relative change of α/β at which the fixed point is reached (our choice)
+TINY = 1e-12
+
+
+def logme(X: ArrayLike, y: ArrayLike) -> float:
+    """Log maximum evidence of the labels, given the features, a row and a class (You et al. 2021); high is good.
+
+    Every class is one target of 0 and 1 of a Bayesian linear regression, y ~ N(Xw, 1/β), w ~ N(0, 1/α), whose
+    evidence is maximised over α and β.
+
+    Parameters
+    ----------
+    X : array of shape (n, D)
+        Features.
+    y : array of shape (n,)
+        Labels; two classes or more.
+
+    Returns
+    -------
+    float
+        Natural logarithm.
+
+    Raises
+    ------
+    ValueError
+        If X is no finite matrix, y does not fit it or has one class only.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(60, 4))
+    >>> logme(X, X[:, 0] > 0) > logme(X, np.arange(60) % 2)
+    True
+    """
+    features, classes = features_and_classes(X, y)
+    left, singular, _ = np.linalg.svd(features, full_matrices=False)
+    targets = (classes[:, None] == np.arange(classes.max() + 1)).astype(float)
+    return float(np.mean([_evidence(left, singular**2, target, features.shape[1]) for target in targets.T]))
+
+
+def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n_features: int) -> float:
+    """The greatest log evidence a row, by MacKay's fixed point."""
+    n = len(target)
+    inside = (left.T @ target) ** 2  # of the target, along each direction of the features
+    outside = max(0.0, float(target @ target - inside.sum()))
+    alpha = beta = 1.0
+    for _ in range(MOST_ROUNDS):
+        ratio = alpha / beta
+        effective = float((eigenvalues / (eigenvalues + ratio)).sum())
+        weights = float((eigenvalues * inside / (eigenvalues + ratio) ** 2).sum())
+        residual = float((inside * (ratio / (eigenvalues + ratio)) ** 2).sum()) + outside
+        alpha, beta = effective / (weights + TINY), (n - effective) / (residual + TINY)
+        if abs(alpha / beta - ratio) <= PRECISION * ratio:
+            break
+    ratio = alpha / beta
+    weights = float((eigenvalues * inside / (eigenvalues + ratio) ** 2).sum())
+    residual = float((inside * (ratio / (eigenvalues + ratio)) ** 2).sum()) + outside
+    determinant = np.log(alpha + beta * eigenvalues).sum() + (n_features - len(eigenvalues)) * np.log(alpha)
+    fit = beta * residual + alpha * weights
+    return float(n_features * np.log(alpha) + n * np.log(beta / (2 * np.pi)) - determinant - fit) / (2 * n)
+
+
+def h_score(X: ArrayLike, y: ArrayLike) -> float:
+    """H-score tr(cov(X)† cov(E[X|y])) (Bao et al. 2019); high is good.
+
+    It cannot exceed the number of classes less one, and reaches that whenever there are as many features as rows,
+    whatever the labels: there it says nothing.
+
+    Parameters
+    ----------
+    X, y
+        As in `logme`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        As `logme`.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(20, 30))
+    >>> round(h_score(X, np.arange(20) % 2), 6)
+    1.0
+    """
+    features, classes = features_and_classes(X, y)
+    left, singular, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    kept = singular > singular.max() * max(features.shape) * np.finfo(float).eps
+    members = (classes[:, None] == np.arange(classes.max() + 1)).astype(float)
+    # with centred features U S Vᵀ the trace is that of Uᵀ P U, where P replaces every row by its class's mean
+    return float(np.square(left[:, kept].T @ (members / np.sqrt(members.sum(axis=0)))).sum())
