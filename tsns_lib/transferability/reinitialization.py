@@ -1,0 +1,136 @@
+"""Partial reinitialization: layers drawn anew or put in another order, and the proof of what that changed."""
+
+import copy
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SIGMA = 0.02  # of BERT's own initialisation
+CUTS = {"paper": 2 * SIGMA, "released": 0.04 * SIGMA}
+
+
+def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "paper", seed: int = 0) -> "nn.Module":
+    """A copy of an encoder with some layers' weights drawn anew (arXiv 2004.14975).
+
+    Every weight matrix of a layer (query, key, value, attention output, intermediate, output) is drawn from a
+    truncated normal of σ = 0.02 around 0; its biases are kept; layer norms are set to 1 and 0.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With its layers in ``encoder.layer``, as BERT and RoBERTa have them; it is not changed.
+    layers : iterable of int
+        Layers, counted from 0.
+    init : {"paper", "released"}
+        Cut at ±2σ as the paper writes (standard deviation 0.0176), or at ±0.04σ as its released code does by
+        mistake (0.00046).
+    seed : int
+        Seed of the draws; a layer's depend on its number and not on which others are drawn.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layers, a layer is not among them, or `init` is unknown.
+
+    Examples
+    --------
+    >>> from tsns_lib.encoders import load_encoder
+    >>> model = load_encoder().model
+    >>> changes(model, reinitialize(model, [5])).query("changed and kind == 'weight'")["layer"].unique().tolist()
+    [5]
+    """
+    import torch
+
+    if init not in CUTS:
+        raise ValueError(f"init={init!r}: expected 'paper' or 'released'")
+    drawn = copy.deepcopy(model)
+    stack = _layers(drawn)
+    for number in layers:
+        if not 0 <= number < len(stack):
+            raise ValueError(f"layers: {number} is not one of the {len(stack)} layers 0 to {len(stack) - 1}")
+        generator = torch.Generator().manual_seed(seed * len(stack) + number)
+        for module in stack[number].modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.trunc_normal_(module.weight, 0.0, SIGMA, -CUTS[init], CUTS[init], generator=generator)
+            elif isinstance(module, torch.nn.LayerNorm):
+                torch.nn.init.ones_(module.weight)
+                torch.nn.init.zeros_(module.bias)
+    return drawn
+
+
+def scramble(model: "nn.Module", order: Sequence[int]) -> "nn.Module":
+    """A copy of an encoder with its layers in another order.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        As in `reinitialize`.
+    order : sequence of int
+        A permutation of the layers: place i gets layer ``order[i]``.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layers, or `order` is no permutation of them.
+
+    Examples
+    --------
+    >>> from tsns_lib.encoders import load_encoder
+    >>> model = load_encoder().model
+    >>> bool(changes(model, scramble(scramble(model, [5, 4, 3, 2, 1, 0]), [5, 4, 3, 2, 1, 0]))["changed"].any())
+    False
+    """
+    import torch
+
+    scrambled = copy.deepcopy(model)
+    stack = _layers(scrambled)
+    if sorted(order) != list(range(len(stack))):
+        raise ValueError(f"order: {list(order)} is no permutation of the layers 0 to {len(stack) - 1}")
+    scrambled.get_submodule("encoder").layer = torch.nn.ModuleList(stack[number] for number in order)
+    return scrambled
+
+
+def changes(before: "nn.Module", after: "nn.Module") -> pd.DataFrame:
+    """Compare two models tensor by tensor.
+
+    Parameters
+    ----------
+    before, after : torch.nn.Module
+        Of one shape.
+
+    Returns
+    -------
+    DataFrame
+        One row for each tensor in columns `tensor`, `layer` (-1 outside the layers), `kind` ("weight", "bias" or
+        "norm"), `changed` and `deviation` (standard deviation afterwards).
+    """
+    import torch
+
+    old = dict(before.named_parameters())
+    rows = []
+    for name, tensor in after.named_parameters():
+        layer = re.search(r"\blayer\.(\d+)\.", name)
+        kind = "norm" if "norm" in name.lower() else name.rpartition(".")[2]
+        place = int(layer[1]) if layer else -1
+        rows.append((name, place, kind, not torch.equal(old[name], tensor), float(tensor.detach().float().std())))
+    return pd.DataFrame(rows, columns=["tensor", "layer", "kind", "changed", "deviation"])
+
+
+def _layers(model: "nn.Module") -> "nn.ModuleList":
+    stack = getattr(getattr(model, "encoder", None), "layer", None)
+    if stack is None:
+        raise ValueError(f"{type(model).__name__}: has no encoder.layer, which BERT and RoBERTa have")
+    return stack
