@@ -126,3 +126,10 @@ def test_one_learner_shares_its_forests_with_the_single_source(domains, encoder,
     written = set(tmp_path.rglob("importance/**/*.npy"))
     transfer_grid([(books, dvd)], [kitchen], encoder, **settings)
     assert set(tmp_path.rglob("importance/**/*.npy")) == written
+
+
+def test_activations_in_half_precision_transfer_as_well(domains):
+    halved = load_encoder(dtype="bfloat16")
+    grid = transfer_grid(domains[:1], domains[1:2], halved, **SMALL)
+    assert grid["accuracy"].notna().all()
+    assert grid.loc[grid["method"] == "all", "accuracy"].item() > 0.5

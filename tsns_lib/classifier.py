@@ -45,7 +45,13 @@ def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000))
     # its products are too small for several threads: on a busy machine they wait for each other 50 times as long
     with threadpool_limits(1):
-        return model.fit(np.asarray(X), y)
+        return model.fit(computable(X), y)
+
+
+def computable(X: ArrayLike) -> np.ndarray:
+    """Activations as a classifier can use them: half precision, which cannot hold a column's sum, as float32."""
+    values = np.asarray(X)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def search_alpha(
@@ -83,7 +89,7 @@ def search_alpha(
         key = selected.tobytes()
         if key not in scores:
             model = fit_classifier(train[0][:, selected], train[1], C)
-            scores[key] = float((model.predict(held_out[0][:, selected]) == held_out[1]).mean())
+            scores[key] = float((model.predict(computable(held_out[0][:, selected])) == held_out[1]).mean())
         accuracies.append(scores[key])
     return AlphaSearch(alphas[int(np.argmax(accuracies))], np.array(accuracies), term_medians(q))
 

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.feature_selection import f_classif
 
 from tsns_lib.aggregation import check_n_neurons, select_neurons
-from tsns_lib.classifier import fit_classifier
+from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
 from tsns_lib.extraction import extract
 from tsns_lib.importance import cumulative_importance, resampled_importance
@@ -146,7 +146,7 @@ def transfer_grid(
 
     def read(source: Any) -> tuple[np.ndarray, np.ndarray]:
         options: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
-        X = extract(source, encoder, pooling=pooling, max_length=max_length, **options)
+        X = computable(extract(source, encoder, pooling=pooling, max_length=max_length, **options))
         return X, source.frame["label"].to_numpy()
 
     forest: dict[str, Any] = {
