@@ -56,17 +56,20 @@ def hugging_face(folder, text, pair=None, *, max_length=128, pooling="cls"):
     import torch
 
     tokenizer, model = loaded(folder)
-    inputs = tokenizer(text, pair, truncation=True, max_length=max_length, return_tensors="pt")
+    options = {"truncation": True, "max_length": max_length, "return_special_tokens_mask": True}
+    inputs = tokenizer(text, pair, return_tensors="pt", **options)
+    framing = inputs.pop("special_tokens_mask")[0].numpy().astype(bool)
     with torch.no_grad():
         states = model(**inputs, output_hidden_states=True).hidden_states
-    row = []
-    for layer in states[1:]:
-        tokens = layer[0].numpy()
-        row.extend(tokens[0] if pooling == "cls" else tokens.mean(axis=0))
-    return np.array(row)
+    pool = {
+        "cls": lambda tokens: tokens[0],
+        "mean": lambda tokens: tokens.mean(axis=0),
+        "content": lambda tokens: tokens[~framing].mean(axis=0),
+    }[pooling]
+    return np.concatenate([pool(layer[0].numpy()) for layer in states[1:]])
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "content"])
 @pytest.mark.parametrize("family", [*FAMILIES, "builtin:minilm"])
 def test_activations_equal_hugging_face(family, pooling, folders, tmp_path):
     encoder = load_encoder(folders[family])
@@ -273,7 +276,7 @@ def test_the_progress_bar_is_plain_and_leaves_nothing(tiny, tmp_path, capsys):
         ("bim", {}, "texts: expected a sequence of texts, got one string"),
         (["bim"], {"text_pairs": ["tak", "ven"]}, "text_pairs: 2 rows for 1 texts"),
         (["bim"], {"text_pairs": [""]}, "text_pair, row 0: empty"),
-        (["bim"], {"pooling": "max"}, "pooling='max': expected one of cls, mean"),
+        (["bim"], {"pooling": "max"}, "pooling='max': expected one of cls, mean, content"),
         (["bim"], {"max_length": 2}, "max_length=2: expected 3 to 24 for "),
         (["bim"], {"max_length": 25}, "max_length=25: expected 3 to 24 for "),
         (["bim"], {"max_length": 16.0}, "max_length=16.0: expected an integer"),

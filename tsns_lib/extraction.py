@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 EXTRACTION_VERSION = {"float32": 1, "bfloat16": 2}
 SHARD_ROWS = 2_048
 
-POOLINGS = ("cls", "mean")
+POOLINGS = ("cls", "mean", "content")
 
 
 def extract(
@@ -50,8 +50,9 @@ def extract(
         As `load_encoder` gives it.
     text_pairs : sequence of str, optional
         Second texts: row i is encoded as one input ``[CLS] text [SEP] pair [SEP]``.
-    pooling : {"cls", "mean"}
-        The first token's state (paper §2), or the mean over all tokens that are not padding.
+    pooling : {"cls", "mean", "content"}
+        The first token's state (paper §2), the mean over all tokens that are not padding, or that over the tokens
+        of the texts alone, without those set around them such as ``[CLS]`` and ``[SEP]``.
     max_length : int
         Tokens kept of one input, special tokens included; the longer of two texts is cut first
         (128: our choice, the paper gives none).

@@ -61,7 +61,7 @@ def activations(
         As `tokenised` gives them.
     encoder : Encoder
         As `tsns_lib.load_encoder` gives it.
-    pooling : {"cls", "mean"}
+    pooling : {"cls", "mean", "content"}
         As in `tsns_lib.extract`.
     on_rows : callable, optional
         Told the number of rows after each batch.
@@ -133,9 +133,20 @@ def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", pooling: str) -
             pooled = [layer[:, 0].float() for layer in layers]
         else:
             weights = inputs["attention_mask"].float()
+            if pooling == "content":
+                weights = weights * ~torch.isin(inputs["input_ids"], _framing(encoder))
             weights = weights / weights.sum(dim=1, keepdim=True)
             pooled = [torch.einsum("rt,rth->rh", weights, layer.float()) for layer in layers]
         return torch.cat(pooled, dim=1).cpu().numpy()
+
+
+def _framing(encoder: Encoder) -> "torch.Tensor":
+    """Tokens that the tokenizer sets around texts; an unknown word is special to it, too, but is a word."""
+    import torch
+
+    tokenizer = encoder.tokenizer
+    numbers = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
+    return torch.tensor(sorted(numbers), device=encoder.device)
 
 
 def first_token_last(encoder: Encoder) -> AbstractContextManager[Any]:

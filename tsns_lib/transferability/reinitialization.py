@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from tsns_lib.sampling import derive_seed
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -57,7 +59,7 @@ def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "pape
     for number in layers:
         if not 0 <= number < len(stack):
             raise ValueError(f"layers: {number} is not one of the {len(stack)} layers 0 to {len(stack) - 1}")
-        generator = torch.Generator().manual_seed(seed * len(stack) + number)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "layer", number))
         for module in stack[number].modules():
             if isinstance(module, torch.nn.Linear):
                 torch.nn.init.trunc_normal_(module.weight, 0.0, SIGMA, -CUTS[init], CUTS[init], generator=generator)

@@ -1,0 +1,101 @@
+"""Which layers to tune, as hidden-state variability chooses them, and the rival choices of as many."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tsns_lib.sampling import derive_seed
+from tsns_lib.transferability.variability import layer_variability
+
+KINDS = {"full": "", "adapter": ", adapters"}
+
+
+def layer_trials(
+    chosen: int, n_layers: int, n_tuned: int, methods: Sequence[str] = ("full", "adapter")
+) -> dict[str, dict[str, Any]]:
+    """Ways to tune an encoder: the block that ends at the chosen layer, as many top layers, and everything.
+
+    Parameters
+    ----------
+    chosen : int
+        Layer of least variability, counted from 0: the head stands on it, and those above are dropped.
+    n_layers : int
+        Layers of the encoder.
+    n_tuned : int
+        Layers of a block; where fewer lie below the chosen one, both blocks have those.
+    methods : sequence of {"full", "adapter"}
+        What is tuned in a block.
+
+    Returns
+    -------
+    dict of str to dict
+        Options of `tsns_lib.transferability.finetuning.fine_tune` by name; "all layers" tunes the embeddings too.
+
+    Raises
+    ------
+    ValueError
+        If the chosen layer is none, no layer is to be tuned, or a method is unknown.
+
+    Examples
+    --------
+    >>> for name, options in layer_trials(3, 6, 2, ["full"]).items():
+    ...     print(name, options)
+    ν block {'method': 'full', 'head_layer': 3, 'tuned_layers': [2, 3]}
+    top block {'method': 'full', 'head_layer': 5, 'tuned_layers': [4, 5]}
+    all layers {'method': 'full'}
+    """
+    if not 0 <= chosen < n_layers:
+        raise ValueError(f"chosen={chosen}: expected 0 to {n_layers - 1}")
+    if n_tuned < 1:
+        raise ValueError(f"n_tuned={n_tuned}: expected at least 1")
+    trials: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        if method not in KINDS:
+            raise ValueError(f"methods: {method!r} is none of {', '.join(KINDS)}")
+        for name, last in (("ν block", chosen), ("top block", n_layers - 1)):
+            block = list(range(last + 1 - min(n_tuned, chosen + 1), last + 1))
+            trials[name + KINDS[method]] = {"method": method, "head_layer": last, "tuned_layers": block}
+    return trials | {"all layers": {"method": "full"}}
+
+
+def choices_of_few(X: ArrayLike, y: ArrayLike, n_layers: int, *, n_rows: int, draws: int, seed: int) -> np.ndarray:
+    """The layer that is chosen when only few rows are known.
+
+    Parameters
+    ----------
+    X, y, n_layers
+        As in `layer_variability`.
+    n_rows : int
+        Rows of a draw, without replacement.
+    draws : int
+        Draws.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    ndarray of shape (draws,)
+        Counted from 0.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer rows, or as `layer_variability`.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 6))
+    >>> X[:20, 2:4] += 5
+    >>> choices_of_few(X, np.arange(40) < 20, 3, n_rows=10, draws=4, seed=0)
+    array([1, 1, 1, 1])
+    """
+    states, labels = np.asarray(X), np.asarray(y)
+    if not 1 <= n_rows <= len(labels):
+        raise ValueError(f"n_rows={n_rows}: expected 1 to {len(labels)}")
+    found = []
+    for draw in range(draws):
+        rows = np.random.default_rng(derive_seed(seed, "few rows", draw)).permutation(len(labels))[:n_rows]
+        found.append(layer_variability(states[rows], labels[rows], n_layers).argmin())
+    return np.array(found)

@@ -1,0 +1,117 @@
+"""Predictors of transfer: a number for every ordered pair of sources, and what it costs to know."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsns_lib.extraction import extract
+from tsns_lib.runtime.store import Store
+from tsns_lib.transferability.finetuned import FineTuned
+from tsns_lib.transferability.logme import logme
+
+Relation = Callable[[str, str], float]
+
+
+def pair_frame(groups: Mapping[str, Sequence[str]], relations: Mapping[str, Relation]) -> pd.DataFrame:
+    """Every ordered pair of sources of a group, with what each relation says of it.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of str
+        Names of sources by task.
+    relations : mapping of str to callable
+        Take the names of a source and a target.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns task, source, target, and one for each relation.
+
+    Raises
+    ------
+    ValueError
+        If a relation has the name of one of the first three columns.
+
+    Examples
+    --------
+    >>> pair_frame({"letters": ["a", "b"]}, {"equal": lambda source, target: float(source == target)})
+          task source target  equal
+    0  letters      a      b    0.0
+    1  letters      b      a    0.0
+    """
+    if taken := {"task", "source", "target"} & set(relations):
+        raise ValueError(f"relations: {min(taken)!r} is the name of another column")
+    pairs = [(task, a, b) for task, names in groups.items() for b in names for a in names if a != b]
+    columns = {name: [relation(source, target) for _, source, target in pairs] for name, relation in relations.items()}
+    return pd.DataFrame(pairs, columns=["task", "source", "target"]).assign(**columns)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of two vectors.
+
+    Examples
+    --------
+    >>> cosine(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
+    0.707...
+    """
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def profile_similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """How alike two profiles of hidden-state variability are: the distance of their logarithms, negative (our choice).
+
+    Examples
+    --------
+    >>> round(profile_similarity(np.array([1.0, 10.0]), np.array([1.0, 1.0])), 4)
+    -2.3026
+    """
+    return -float(np.linalg.norm(np.log(a) - np.log(b)))
+
+
+def source_model_logme(tuned: FineTuned, target: Any, **options: Any) -> float:
+    """LogME of a source's fine-tuned model for a target: of its last layer's first token, with the target's labels.
+
+    Parameters
+    ----------
+    tuned : FineTuned
+        As `tsns_lib.transferability.finetuning.fine_tune` gives it.
+    target : Source
+        Labelled rows of the target, of its training split.
+    **options
+        Of `tsns_lib.extract`.
+
+    Returns
+    -------
+    float
+    """
+    encoder = tuned.encoder()
+    states = extract(target, encoder, **options)[:, -encoder.hidden_size :]
+    return logme(states, target.frame["label"])
+
+
+def seconds_anew(work: Callable[[Store], Any]) -> float:
+    """Time some work in an empty store, where nothing is known yet.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the store.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Examples
+    --------
+    >>> seconds_anew(lambda store: None) < 1
+    True
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        work(Store(folder))
+        return time.perf_counter() - start

@@ -1,0 +1,154 @@
+"""What is drawn anew, and what it does: trials of partial reinitialization, the causal test of a fingerprint."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from tsns_lib.classifier import computable, fit_classifier
+from tsns_lib.encoders import Encoder
+from tsns_lib.extraction import extract
+from tsns_lib.runtime.progress import bar
+from tsns_lib.runtime.store import Store
+from tsns_lib.sampling import derive_seed
+from tsns_lib.transferability.own_encoders import prepared_encoder
+from tsns_lib.transferability.reinitialization import CUTS, reinitialize, scramble
+from tsns_lib.transferability.tuning_grid import Trials
+
+INTACT = "intact"
+INITS = tuple(CUTS)
+
+
+def progressive(n_layers: int) -> dict[str, list[int]]:
+    """Layers drawn anew from every height to the top, by name; layers are counted from 1 in a name, else from 0.
+
+    Examples
+    --------
+    >>> progressive(3)
+    {'intact': [], 'from layer 3': [2], 'from layer 2': [1, 2], 'from layer 1': [0, 1, 2]}
+    """
+    heights = {f"from layer {first + 1}": list(range(first, n_layers)) for first in reversed(range(n_layers))}
+    return {INTACT: [], **heights}
+
+
+def windows(n_layers: int, width: int = 3) -> dict[str, list[int]]:
+    """Every block of adjacent layers, by name.
+
+    Examples
+    --------
+    >>> windows(4)
+    {'layers 1-3': [0, 1, 2], 'layers 2-4': [1, 2, 3]}
+    """
+    if not 1 <= width <= n_layers:
+        raise ValueError(f"width={width}: expected 1 to {n_layers}, the layers")
+    starts = range(n_layers - width + 1)
+    return {f"layers {first + 1}-{first + width}": list(range(first, first + width)) for first in starts}
+
+
+def all_but(blocks: Mapping[str, Sequence[int]], n_layers: int) -> dict[str, list[int]]:
+    """Everything outside each block, by name: only the block stays pretrained.
+
+    Examples
+    --------
+    >>> all_but({"layers 1-3": [0, 1, 2]}, 4)
+    {'only layers 1-3 kept': [3]}
+    """
+    return {
+        f"only {name} kept": [layer for layer in range(n_layers) if layer not in block]
+        for name, block in blocks.items()
+    }
+
+
+def redrawn_trials(blocks: Mapping[str, Sequence[int]], init: str = "paper") -> Trials:
+    """Fine-tune after drawing each block anew, for `tsns_lib.transferability.tuning_grid.tuning_grid`.
+
+    Parameters
+    ----------
+    blocks : mapping of str to sequence of int
+        Layers by name; none leaves the encoder as it is.
+    init : {"paper", "released"}
+        As in `reinitialize`.
+
+    Returns
+    -------
+    callable
+        Takes the seed of a run, which the draws follow.
+    """
+    return lambda seed: {
+        name: {"prepare": partial(reinitialize, layers=list(layers), init=init, seed=seed)} if layers else {}
+        for name, layers in blocks.items()
+    }
+
+
+def scrambled_trials(n_layers: int) -> Trials:
+    """Fine-tune with the layers in another order, drawn anew for every run."""
+
+    def trials(seed: int) -> dict[str, dict[str, Any]]:
+        order = np.random.default_rng(derive_seed(seed, "order")).permutation(n_layers).tolist()
+        return {"scrambled": {"prepare": partial(scramble, order=order)}}
+
+    return trials
+
+
+def redrawn_grid(
+    source: Any,
+    target: Any,
+    encoder: Encoder,
+    selected: ArrayLike,
+    blocks: Mapping[str, Sequence[int]],
+    *,
+    runs: int = 3,
+    C: float = 0.01,
+    max_length: int = 128,
+    seed: int = 0,
+    store: Store | str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Accuracy of chosen neurons when a block of layers is drawn anew and nothing is tuned.
+
+    The neurons stay those that were chosen on the intact encoder; the classifier is trained on their new states.
+
+    Parameters
+    ----------
+    source, target : Source
+        What the classifier is trained on, and what it predicts.
+    encoder : Encoder
+        The intact one.
+    selected : array of int
+        The chosen neurons.
+    blocks : mapping of str to sequence of int
+        Layers by name, such as `windows` gives them.
+    runs : int
+        Draws of every block.
+    C : float
+        As in `tsns_lib.transfer_grid`.
+    max_length, store, progress
+        As in `tsns_lib.extract`.
+    seed : int
+        Of the study.
+
+    Returns
+    -------
+    DataFrame
+        One row for "intact" and for each block and run, in columns `source`, `target`, `method` (the block's name),
+        `k` (neurons), `run`, `accuracy` (0 to 1), `n` and `correct`.
+    """
+    neurons = np.asarray(selected)
+    where: dict[str, Any] = {"store": store, "progress": progress}
+    encoders = {(INTACT, 0): encoder}
+    for name, layers in blocks.items():
+        for run in range(runs):
+            draw = partial(reinitialize, layers=list(layers), seed=derive_seed(seed, "redrawn", run))
+            encoders[name, run] = prepared_encoder(encoder, draw, store=store)
+    truth = target.frame["label"].to_numpy()
+    rows = []
+    for (name, run), drawn in bar(encoders.items(), desc="drawn anew", show=progress):
+        X, Z = (computable(extract(part, drawn, max_length=max_length, **where)) for part in (source, target))
+        model = fit_classifier(X[:, neurons], source.frame["label"].to_numpy(), C)
+        correct = model.predict(Z[:, neurons]) == truth
+        rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(truth), correct))
+    return pd.DataFrame(rows, columns=["source", "target", "method", "k", "run", "accuracy", "n", "correct"])
