@@ -19,8 +19,8 @@ from tsns_lib.reporting.tuning_claims import (
 )
 from tsns_lib.reporting.tuning_plots import dot_panels, layer_panels, progressive_panels
 from tsns_lib.transferability.finetuning import Recipe
-from tsns_lib.transferability.layer_choice import choices_of_few, layer_trials
-from tsns_lib.transferability.predictors import pair_frame, profile_similarity, source_model_logme
+from tsns_lib.transferability.layer_choice import agreement_of_few, layer_trials
+from tsns_lib.transferability.predictors import fused_likeness, pair_frame, profile_similarity, source_model_logme
 from tsns_lib.transferability.redrawn import (
     all_but,
     progressive,
@@ -74,9 +74,14 @@ def test_a_wrong_choice_of_layers_is_named(arguments, message):
         layer_trials(*arguments)
 
 
-def test_few_rows_are_drawn_without_replacement():
-    with pytest.raises(ValueError, match="n_rows=9: expected 1 to 8"):
-        choices_of_few(np.zeros((8, 4)), np.arange(8) % 2, 2, n_rows=9, draws=1, seed=0)
+def test_all_rows_choose_as_all_rows_do():
+    X = np.random.default_rng(0).normal(size=(30, 8))
+    agree = {
+        share: agreement_of_few(X, np.arange(30) % 2, 4, share=share, draws=20, seed=0).mean() for share in (1.0, 0.2)
+    }
+    assert agree[1.0] == 1 > agree[0.2]
+    with pytest.raises(ValueError, match="share=0: expected a number above 0"):
+        agreement_of_few(X, np.arange(30) % 2, 4, share=0, draws=1, seed=0)
 
 
 def test_blocks_cover_every_layer_and_their_inverse_the_rest():
@@ -90,29 +95,36 @@ def test_blocks_cover_every_layer_and_their_inverse_the_rest():
 
 def test_draws_follow_the_seed_of_the_run():
     trials = redrawn_trials({"intact": [], "layers 1-2": [0, 1]}, "released")
-    assert trials(3)["intact"] == {}
-    assert trials(3)["layers 1-2"]["prepare"].keywords == {"layers": [0, 1], "init": "released", "seed": 3}
-    orders = [scrambled_trials(6)(seed)["scrambled"]["prepare"].keywords["order"] for seed in (1, 1, 2)]
+    assert trials("s", 3)["intact"] == {}
+    assert trials("s", 3)["layers 1-2"]["prepare"].keywords == {"layers": [0, 1], "init": "released", "seed": 3}
+    orders = [scrambled_trials(6)("s", seed)["scrambled"]["prepare"].keywords["order"] for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2] and sorted(orders[2]) == [*range(6)]
 
 
 # what comes of it
 
 
-def test_a_tuning_grid_has_a_row_for_each_target_trial_and_run(books, dvd, encoder, tmp_path):
-    ways = {"probing": {"method": "head", "head_layer": 0}, "top": {"method": "head"}}
-    grid = tuning_grid(
-        books, [books, dvd], encoder, RECIPE, lambda seed: ways, n_rows=16, runs=2, store=tmp_path, progress=False
-    )
+def test_a_tuning_grid_has_a_row_for_each_source_trial_and_run(books, dvd, encoder, tmp_path):
+    def ways(source, seed):
+        return {"lowest": {"method": "head", "head_layer": 0}, source: {"method": "head"}}
+
+    options = {"n_rows": 16, "runs": 2, "store": tmp_path, "progress": False}
+    grid = tuning_grid([books, dvd], [dvd, books], encoder, RECIPE, ways, **options)
     assert list(grid.columns) == COLUMNS
-    assert grid.groupby(["target", "method", "run"]).size().tolist() == [1] * 8
+    assert grid.groupby(["source", "method", "run"]).size().tolist() == [1] * 8
+    assert set(zip(grid["source"], grid["target"], strict=True)) == {(books.name, dvd.name), (dvd.name, books.name)}
     assert set(grid["k"]) == {16} and grid["seconds"].gt(0).all()
     assert [len(row) for row in grid["correct"]] == grid["n"].tolist()
     assert grid["accuracy"].tolist() == [row.mean() for row in grid["correct"]]
 
 
+def test_every_source_has_its_test(books, dvd, encoder):
+    with pytest.raises(ValueError, match="tests: 2 sources need as many, got 1"):
+        tuning_grid([books, dvd], [dvd], encoder, RECIPE, lambda source, seed: {})
+
+
 def test_probing_reads_every_layer(books, dvd, encoder, tmp_path):
-    grid = probing_grid(books, dvd, encoder, max_length=16, store=tmp_path, progress=False)
+    grid = probing_grid([books], [dvd], encoder, max_length=16, store=tmp_path, progress=False)
     assert grid["k"].tolist() == [1, 2, 3, 4, 5, 6]
     assert grid["accuracy"].between(0, 1).all() and grid["matthews"].between(-1, 1).all()
 
@@ -120,7 +132,10 @@ def test_probing_reads_every_layer(books, dvd, encoder, tmp_path):
 def test_drawing_a_layer_anew_leaves_what_lies_below(books, dvd, encoder, tmp_path):
     options = {"runs": 2, "max_length": 16, "store": tmp_path, "progress": False}
     low, high = np.arange(100), np.arange(1920, 2304)
-    grids = [redrawn_grid(books, dvd, encoder, neurons, {"layer 6": [5]}, **options) for neurons in (low, high)]
+    grids = [
+        redrawn_grid([books], [dvd], encoder, {books.name: neurons}, {"layer 6": [5]}, **options)
+        for neurons in (low, high)
+    ]
     below, above = (list(grid["correct"]) for grid in grids)
     assert grids[0]["method"].tolist() == ["intact", "layer 6", "layer 6"]
     assert all(np.array_equal(below[0], row) for row in below)
@@ -138,6 +153,14 @@ def test_logme_of_a_source_model_needs_its_states_only(books, dvd, encoder, tmp_
 def test_profiles_differ_by_their_ratio():
     assert profile_similarity(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == 0
     assert profile_similarity(np.array([1.0, 2.0]), np.array([3.0, 2.0])) == pytest.approx(-np.log(3))
+
+
+def test_embeddings_are_ranked_within_their_group():
+    vectors = {
+        name: {"pooled": np.array([1.0, height])} for name, height in {"a": 0.0, "b": 0.1, "c": 1.0, "z": 0.0}.items()
+    }
+    likeness = fused_likeness(vectors, [["a", "b", "c"]])
+    assert likeness("b", "a") == pytest.approx(1 / 61) and likeness("c", "a") == pytest.approx(1 / 62)
 
 
 def test_a_relation_must_not_take_the_name_of_a_column():

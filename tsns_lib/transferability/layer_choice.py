@@ -60,15 +60,15 @@ def layer_trials(
     return trials | {"all layers": {"method": "full"}}
 
 
-def choices_of_few(X: ArrayLike, y: ArrayLike, n_layers: int, *, n_rows: int, draws: int, seed: int) -> np.ndarray:
-    """The layer that is chosen when only few rows are known.
+def agreement_of_few(X: ArrayLike, y: ArrayLike, n_layers: int, *, share: float, draws: int, seed: int) -> np.ndarray:
+    """Whether the layer of least variability is the same when only few rows are known.
 
     Parameters
     ----------
     X, y, n_layers
         As in `layer_variability`.
-    n_rows : int
-        Rows of a draw, without replacement.
+    share : float in (0, 1]
+        Of the rows, drawn without replacement.
     draws : int
         Draws.
     seed : int
@@ -76,26 +76,27 @@ def choices_of_few(X: ArrayLike, y: ArrayLike, n_layers: int, *, n_rows: int, dr
 
     Returns
     -------
-    ndarray of shape (draws,)
-        Counted from 0.
+    ndarray of bool of shape (draws,)
 
     Raises
     ------
     ValueError
-        If there are fewer rows, or as `layer_variability`.
+        If the share is not in (0, 1], or as `layer_variability`.
 
     Examples
     --------
     >>> X = np.random.default_rng(0).normal(size=(40, 6))
     >>> X[:20, 2:4] += 5
-    >>> choices_of_few(X, np.arange(40) < 20, 3, n_rows=10, draws=4, seed=0)
-    array([1, 1, 1, 1])
+    >>> agreement_of_few(X, np.arange(40) < 20, 3, share=0.25, draws=2, seed=0)
+    array([ True,  True])
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share}: expected a number above 0 and at most 1")
     states, labels = np.asarray(X), np.asarray(y)
-    if not 1 <= n_rows <= len(labels):
-        raise ValueError(f"n_rows={n_rows}: expected 1 to {len(labels)}")
+    chosen = layer_variability(states, labels, n_layers).argmin()
     found = []
     for draw in range(draws):
-        rows = np.random.default_rng(derive_seed(seed, "few rows", draw)).permutation(len(labels))[:n_rows]
-        found.append(layer_variability(states[rows], labels[rows], n_layers).argmin())
+        order = np.random.default_rng(derive_seed(seed, "few rows", draw)).permutation(len(labels))
+        rows = order[: max(1, round(share * len(labels)))]
+        found.append(layer_variability(states[rows], labels[rows], n_layers).argmin() == chosen)
     return np.array(found)

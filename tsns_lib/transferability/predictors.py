@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from tsns_lib.extraction import extract
 from tsns_lib.runtime.store import Store
 from tsns_lib.transferability.finetuned import FineTuned
 from tsns_lib.transferability.logme import logme
+from tsns_lib.transferability.task_embedding import rank_sources
 
 Relation = Callable[[str, str], float]
 
@@ -40,14 +41,70 @@ def pair_frame(groups: Mapping[str, Sequence[str]], relations: Mapping[str, Rela
     --------
     >>> pair_frame({"letters": ["a", "b"]}, {"equal": lambda source, target: float(source == target)})
           task source target  equal
-    0  letters      a      b    0.0
-    1  letters      b      a    0.0
+    0  letters      b      a    0.0
+    1  letters      a      b    0.0
     """
     if taken := {"task", "source", "target"} & set(relations):
         raise ValueError(f"relations: {min(taken)!r} is the name of another column")
     pairs = [(task, a, b) for task, names in groups.items() for b in names for a in names if a != b]
     columns = {name: [relation(source, target) for _, source, target in pairs] for name, relation in relations.items()}
     return pd.DataFrame(pairs, columns=["task", "source", "target"]).assign(**columns)
+
+
+def nearest_sources(names: Sequence[str], relations: Mapping[str, Relation]) -> pd.DataFrame:
+    """The source that each relation puts first for each target.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Sources, each of which is a target too.
+    relations : mapping of str to callable
+        Take the names of a source and a target.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Column target, and one for each relation.
+
+    Examples
+    --------
+    >>> nearest_sources(["aa", "b"], {"by length": lambda source, target: len(source)})
+      target by length
+    0     aa         b
+    1      b        aa
+    """
+    rows = [
+        {"target": target}
+        | {
+            title: max((name for name in names if name != target), key=lambda name: relation(name, target))
+            for title, relation in relations.items()
+        }
+        for target in names
+    ]
+    return pd.DataFrame(rows)
+
+
+def fused_likeness(vectors: Mapping[str, Mapping[str, np.ndarray]], groups: Iterable[Sequence[str]]) -> Relation:
+    """The fused ranking of task embeddings as a relation: a target's sources are ranked among those of its group.
+
+    Parameters
+    ----------
+    vectors : mapping of str to mapping
+        Task embeddings by source.
+    groups : iterable of sequences of str
+        Names of sources that are ranked together.
+
+    Returns
+    -------
+    callable
+        Takes the names of a source and a target.
+    """
+    scores = {
+        target: rank_sources(vectors[target], {name: vectors[name] for name in names if name != target})
+        for names in groups
+        for target in names
+    }
+    return lambda source, target: scores[target][source]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

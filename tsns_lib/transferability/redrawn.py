@@ -76,9 +76,9 @@ def redrawn_trials(blocks: Mapping[str, Sequence[int]], init: str = "paper") -> 
     Returns
     -------
     callable
-        Takes the seed of a run, which the draws follow.
+        Takes the name of a source and the seed of a run, which the draws follow.
     """
-    return lambda seed: {
+    return lambda source, seed: {
         name: {"prepare": partial(reinitialize, layers=list(layers), init=init, seed=seed)} if layers else {}
         for name, layers in blocks.items()
     }
@@ -87,7 +87,7 @@ def redrawn_trials(blocks: Mapping[str, Sequence[int]], init: str = "paper") -> 
 def scrambled_trials(n_layers: int) -> Trials:
     """Fine-tune with the layers in another order, drawn anew for every run."""
 
-    def trials(seed: int) -> dict[str, dict[str, Any]]:
+    def trials(source: str, seed: int) -> dict[str, dict[str, Any]]:
         order = np.random.default_rng(derive_seed(seed, "order")).permutation(n_layers).tolist()
         return {"scrambled": {"prepare": partial(scramble, order=order)}}
 
@@ -95,10 +95,10 @@ def scrambled_trials(n_layers: int) -> Trials:
 
 
 def redrawn_grid(
-    source: Any,
-    target: Any,
+    sources: Sequence[Any],
+    tests: Sequence[Any],
     encoder: Encoder,
-    selected: ArrayLike,
+    selected: Mapping[str, ArrayLike],
     blocks: Mapping[str, Sequence[int]],
     *,
     runs: int = 3,
@@ -114,12 +114,12 @@ def redrawn_grid(
 
     Parameters
     ----------
-    source, target : Source
-        What the classifier is trained on, and what it predicts.
+    sources, tests : sequence of Source
+        What a classifier is trained on, and what it predicts after each of them.
     encoder : Encoder
         The intact one.
-    selected : array of int
-        The chosen neurons.
+    selected : mapping of str to array of int
+        The neurons chosen on each source.
     blocks : mapping of str to sequence of int
         Layers by name, such as `windows` gives them.
     runs : int
@@ -134,21 +134,21 @@ def redrawn_grid(
     Returns
     -------
     DataFrame
-        One row for "intact" and for each block and run, in columns `source`, `target`, `method` (the block's name),
-        `k` (neurons), `run`, `accuracy` (0 to 1), `n` and `correct`.
+        For each source one row for "intact" and for each block and run, in columns `source`, `target`, `method` (the
+        block's name), `k` (neurons), `run`, `accuracy` (0 to 1), `n` and `correct`.
     """
-    neurons = np.asarray(selected)
     where: dict[str, Any] = {"store": store, "progress": progress}
     encoders = {(INTACT, 0): encoder}
     for name, layers in blocks.items():
         for run in range(runs):
             draw = partial(reinitialize, layers=list(layers), seed=derive_seed(seed, "redrawn", run))
             encoders[name, run] = prepared_encoder(encoder, draw, store=store)
-    truth = target.frame["label"].to_numpy()
     rows = []
     for (name, run), drawn in bar(encoders.items(), desc="drawn anew", show=progress):
-        X, Z = (computable(extract(part, drawn, max_length=max_length, **where)) for part in (source, target))
-        model = fit_classifier(X[:, neurons], source.frame["label"].to_numpy(), C)
-        correct = model.predict(Z[:, neurons]) == truth
-        rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(truth), correct))
+        for source, target in zip(sources, tests, strict=True):
+            neurons, truth = np.asarray(selected[source.name]), target.frame["label"].to_numpy()
+            X, Z = (computable(extract(part, drawn, max_length=max_length, **where)) for part in (source, target))
+            model = fit_classifier(X[:, neurons], source.frame["label"].to_numpy(), C)
+            correct = model.predict(Z[:, neurons]) == truth
+            rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(truth), correct))
     return pd.DataFrame(rows, columns=["source", "target", "method", "k", "run", "accuracy", "n", "correct"])

@@ -17,12 +17,12 @@ from tsns_lib.transferability.finetuning import Recipe, fine_tune
 
 COLUMNS = ["source", "target", "method", "k", "run", "accuracy", "matthews", "n", "correct", "seconds"]
 
-Trials = Callable[[int], Mapping[str, Mapping[str, Any]]]
+Trials = Callable[[str, int], Mapping[str, Mapping[str, Any]]]  # of a source and the seed of a run
 
 
 def tuning_grid(
-    source: Any,
-    targets: Sequence[Any],
+    sources: Sequence[Any],
+    tests: Sequence[Any],
     encoder: Encoder,
     recipe: Recipe,
     trials: Trials,
@@ -33,20 +33,20 @@ def tuning_grid(
     store: Store | str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Tune an encoder on a source in every way that is tried, and test each model on every target.
+    """Tune an encoder on every source in every way that is tried, and test each model.
 
     Parameters
     ----------
-    source : Source
+    sources : sequence of Source
         What is trained on.
-    targets : sequence of Source
-        What is predicted: the source's own test split, or other sources.
+    tests : sequence of Source
+        What is predicted after each of them, such as its test split.
     encoder : Encoder
         Where every training starts.
     recipe : Recipe
         How long and how fast.
     trials : callable
-        Takes the seed of a run and gives what is tried in it: options of `fine_tune` by name.
+        Takes the name of a source and the seed of a run, and gives what is tried: options of `fine_tune` by name.
     n_rows : int, optional
         Rows trained on, drawn anew in every run and shared by its trials. Default: all.
     runs : int
@@ -59,34 +59,39 @@ def tuning_grid(
     Returns
     -------
     DataFrame
-        One row for each target, trial and run, in columns `source`, `target`, `method` (the trial), `k` (rows
+        One row for each source, trial and run, in columns `source`, `target`, `method` (the trial), `k` (rows
         trained on), `run`, `accuracy` (0 to 1), `matthews` (Matthews' correlation, -1 to 1), `n`, `correct`
         (boolean array over the target's rows) and `seconds` (of the training).
 
     Raises
     ------
-    ValueError, StoreError
+    ValueError
+        If there are not as many tests as sources, or as `fine_tune`.
+    StoreError
         As `fine_tune`.
 
     Examples
     --------
     >>> from tsns_lib import load_encoder, load_source
     >>> books, dvd = (load_source(f"miniature:{name}", limit=16) for name in ("books", "dvd"))
-    >>> ways = lambda seed: {"probing": {"method": "head"}}
+    >>> ways = lambda source, seed: {"probing": {"method": "head"}}
     >>> recipe = Recipe(epochs=1, max_length=16)
-    >>> tuning_grid(books, [dvd], load_encoder(), recipe, ways, runs=1, progress=False)[["source", "target", "k", "n"]]
+    >>> grid = tuning_grid([books], [dvd], load_encoder(), recipe, ways, runs=1, progress=False)
+    >>> grid[["source", "target", "k", "n"]]
                 source         target   k   n
     0  miniature:books  miniature:dvd  16  16
     """
-    k = source.n_rows if n_rows is None else n_rows
+    if len(sources) != len(tests):
+        raise ValueError(f"tests: {len(sources)} sources need as many, got {len(tests)}")
+    where: dict[str, Any] = {"store": store, "progress": progress}
     rows = []
-    for run in bar(range(runs), desc=f"runs on {source.name}", show=progress):
-        own = run_seed(seed, run, source.name)
-        for name, options in trials(own).items():
-            where: dict[str, Any] = {"store": store, "progress": progress}
-            tuned = fine_tune(source, encoder, recipe, seed=own, n_rows=n_rows, **options, **where)
-            for target in targets:
-                truth, predicted = target.frame["label"].to_numpy(), tuned.predict(target)
+    for source, target in zip(sources, tests, strict=True):
+        k, truth = n_rows or source.n_rows, target.frame["label"].to_numpy()
+        for run in bar(range(runs), desc=f"runs on {source.name}", show=progress):
+            own = run_seed(seed, run, source.name)
+            for name, options in trials(source.name, own).items():
+                tuned = fine_tune(source, encoder, recipe, seed=own, n_rows=n_rows, **options, **where)
+                predicted = tuned.predict(target)
                 correct = predicted == truth
                 scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
                 rows.append((source.name, target.name, name, k, run, *scores, correct, tuned.seconds))
@@ -94,8 +99,8 @@ def tuning_grid(
 
 
 def probing_grid(
-    source: Any,
-    target: Any,
+    sources: Sequence[Any],
+    tests: Sequence[Any],
     encoder: Encoder,
     *,
     C: float = 0.01,
@@ -107,8 +112,8 @@ def probing_grid(
 
     Parameters
     ----------
-    source, target : Source
-        What is trained on, and what is predicted.
+    sources, tests : sequence of Source
+        What is trained on, and what is predicted after each of them.
     encoder : Encoder
         Frozen.
     C : float
@@ -119,24 +124,25 @@ def probing_grid(
     Returns
     -------
     DataFrame
-        One row for each layer, in the columns of `tuning_grid` less `seconds`: `method` is "probe" and `k` the layer,
-        the first being 1.
+        One row for each source and layer, in the columns of `tuning_grid` less `seconds`: `method` is "probe" and `k`
+        the layer, the first being 1.
 
     Examples
     --------
     >>> from tsns_lib import load_encoder, load_source
     >>> books, dvd = (load_source(f"miniature:{name}", limit=40) for name in ("books", "dvd"))
-    >>> probing_grid(books, dvd, load_encoder(), max_length=16, progress=False)["k"].tolist()
+    >>> probing_grid([books], [dvd], load_encoder(), max_length=16, progress=False)["k"].tolist()
     [1, 2, 3, 4, 5, 6]
     """
     options: dict[str, Any] = {"max_length": max_length, "store": store, "progress": progress}
-    X, Z = (computable(extract(rows, encoder, **options)) for rows in (source, target))
-    truth = target.frame["label"].to_numpy()
     rows = []
-    for layer in range(encoder.n_layers):
-        own = slice(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
-        predicted = fit_classifier(X[:, own], source.frame["label"].to_numpy(), C).predict(Z[:, own])
-        correct = predicted == truth
-        scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
-        rows.append((source.name, target.name, "probe", layer + 1, 0, *scores, correct))
+    for source, target in zip(sources, tests, strict=True):
+        X, Z = (computable(extract(part, encoder, **options)) for part in (source, target))
+        labels, truth = source.frame["label"].to_numpy(), target.frame["label"].to_numpy()
+        for layer in range(encoder.n_layers):
+            own = slice(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
+            predicted = fit_classifier(X[:, own], labels, C).predict(Z[:, own])
+            correct = predicted == truth
+            scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
+            rows.append((source.name, target.name, "probe", layer + 1, 0, *scores, correct))
     return pd.DataFrame(rows, columns=COLUMNS[:-1])
