@@ -1,4 +1,4 @@
-"""Every claim of the paper on one page: what the notebooks of a profile found, read from their `results.json`."""
+"""Every claim of the papers on one page: what the notebooks of a profile found, read from their `results.json`."""
 
 import json
 import textwrap
@@ -167,7 +167,7 @@ def count_verdicts(board: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(claims=counts.sum(axis=1)).rename_axis(index=None, columns=None)
 
 
-def scoreboard_figure(board: pd.DataFrame, *, title: str = "What holds of the paper's claims") -> Figure:
+def scoreboard_figure(board: pd.DataFrame, *, title: str = "What holds of the papers' claims") -> Figure:
     """Draw a scoreboard as one page: a line for each claim, with its verdict as a sign, a word and a colour.
 
     Parameters
