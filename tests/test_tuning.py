@@ -19,7 +19,7 @@ from tsns_lib.reporting.tuning_claims import (
 )
 from tsns_lib.reporting.tuning_plots import dot_panels, layer_panels, progressive_panels
 from tsns_lib.transferability.finetuning import Recipe
-from tsns_lib.transferability.layer_choice import agreement_of_few, layer_trials
+from tsns_lib.transferability.layer_choice import agreement_of_few, block_trials
 from tsns_lib.transferability.predictors import fused_likeness, pair_frame, profile_similarity, source_model_logme
 from tsns_lib.transferability.redrawn import (
     all_but,
@@ -53,11 +53,9 @@ def dvd():
 
 
 def test_a_block_ends_at_the_chosen_layer_and_the_rival_is_as_large():
-    trials = layer_trials(0, 6, 3, ["adapter"])
-    assert trials == {
+    assert block_trials(0, 6, 3, "adapter") == {
         "ν block, adapters": {"method": "adapter", "head_layer": 0, "tuned_layers": [0]},
         "top block, adapters": {"method": "adapter", "head_layer": 5, "tuned_layers": [5]},
-        "all layers": {"method": "full"},
     }
 
 
@@ -66,12 +64,12 @@ def test_a_block_ends_at_the_chosen_layer_and_the_rival_is_as_large():
     [
         ((6, 6, 2), "chosen=6: expected 0 to 5"),
         ((2, 6, 0), "n_tuned=0: expected at least 1"),
-        ((2, 6, 2, ["lora"]), "methods: 'lora' is none of full, adapter"),
+        ((2, 6, 2, "lora"), "method='lora': expected one of full, adapter"),
     ],
 )
 def test_a_wrong_choice_of_layers_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        layer_trials(*arguments)
+        block_trials(*arguments)
 
 
 def test_all_rows_choose_as_all_rows_do():
@@ -221,13 +219,20 @@ def verdicts(claims):
 def test_claims_of_variability_follow_the_grid():
     names = ["ν block", "top block", "ν block, adapters", "top block, adapters", "all layers"]
     grid = grid_of(dict(zip(names, [0.9, 0.6, 0.6, 0.9, 0.5], strict=True)))
-    found = variability_claims(grid, {"s": np.ones(20, bool)})
+    found = variability_claims(grid, ["s"], {"s": np.ones(20, bool)})
     assert verdicts(found) == {
         "block_full": "reproduced",
         "block_adapter": "not reproduced",
         "matches_all": "reproduced",
         "few_rows": "reproduced",
     }
+
+
+def test_where_the_chosen_layer_is_the_last_there_is_nothing_to_compare():
+    names = ["ν block", "top block", "ν block, adapters", "top block, adapters", "all layers"]
+    found = variability_claims(grid_of(dict.fromkeys(names, 0.7)), [], {"s": np.zeros(20, bool)})
+    assert [row["verdict"] for row in found[:2]] == ["not testable here"] * 2
+    assert found[3]["verdict"] == "not reproduced"
 
 
 def test_claims_of_reinitialization_follow_the_grid():

@@ -14,14 +14,18 @@ from tsns_lib.reporting.statistics import PERCENTILES, Interval
 from tsns_lib.sampling import derive_seed
 
 
-def variability_claims(grid: pd.DataFrame, same: Mapping[str, ArrayLike], *, seed: int = 0) -> list[dict[str, Any]]:
+def variability_claims(
+    grid: pd.DataFrame, differing: Sequence[str], same: Mapping[str, ArrayLike], *, seed: int = 0
+) -> list[dict[str, Any]]:
     """Judge what arXiv 2210.10041 says of layers chosen by hidden-state variability.
 
     Parameters
     ----------
     grid : pandas.DataFrame
         As `tsns_lib.transferability.tuning_grid.tuning_grid` gives it, with the trials of
-        `tsns_lib.transferability.layer_choice.layer_trials`.
+        `tsns_lib.transferability.layer_choice`.
+    differing : sequence of str
+        Sources whose chosen layer is not the last: for the others the two blocks are one, and nothing is compared.
     same : mapping of str to array of bool
         For each source, in which draws of few rows the same layer was chosen as with all.
     seed : int
@@ -30,18 +34,18 @@ def variability_claims(grid: pd.DataFrame, same: Mapping[str, ArrayLike], *, see
     Returns
     -------
     list of dict
-        As `report.claim` gives them.
+        As `report.claim` gives them; the blocks are not testable where no source differs.
     """
     cells = list(grid[["source", "target", "k"]].drop_duplicates().itertuples(index=False, name=None))
 
-    def against(own: str, rival: str) -> Interval:
-        sides = [([(source, target, own, k)], [(source, target, rival, k)]) for source, target, k in cells]
-        return contrast(grid, sides, seed=seed)
+    def against(own: str, rival: str, sources: Sequence[str]) -> tuple[float, ...]:
+        sides = [([(s, t, own, k)], [(s, t, rival, k)]) for s, t, k in cells if s in sources]
+        return contrast(grid, sides, seed=seed) if sides else ()
 
     return [
-        claim("variability.block_full", *against("ν block", "top block")),
-        claim("variability.block_adapter", *against("ν block, adapters", "top block, adapters")),
-        claim("variability.matches_all", *against("ν block", "all layers")),
+        claim("variability.block_full", *against("ν block", "top block", differing)),
+        claim("variability.block_adapter", *against("ν block, adapters", "top block, adapters", differing)),
+        claim("variability.matches_all", *against("ν block", "all layers", list(same))),
         claim("variability.few_rows", *_share(same, seed)),
     ]
 

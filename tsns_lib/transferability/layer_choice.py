@@ -1,6 +1,5 @@
 """Which layers to tune, as hidden-state variability chooses them, and the rival choices of as many."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,11 @@ from tsns_lib.sampling import derive_seed
 from tsns_lib.transferability.variability import layer_variability
 
 KINDS = {"full": "", "adapter": ", adapters"}
+EVERYTHING: dict[str, dict[str, Any]] = {"all layers": {"method": "full"}}
 
 
-def layer_trials(
-    chosen: int, n_layers: int, n_tuned: int, methods: Sequence[str] = ("full", "adapter")
-) -> dict[str, dict[str, Any]]:
-    """Ways to tune an encoder: the block that ends at the chosen layer, as many top layers, and everything.
+def block_trials(chosen: int, n_layers: int, n_tuned: int, method: str = "full") -> dict[str, dict[str, Any]]:
+    """Two blocks of layers to tune: that which ends at the chosen layer, and as many top layers.
 
     Parameters
     ----------
@@ -25,39 +23,41 @@ def layer_trials(
         Layers of the encoder.
     n_tuned : int
         Layers of a block; where fewer lie below the chosen one, both blocks have those.
-    methods : sequence of {"full", "adapter"}
+    method : {"full", "adapter"}
         What is tuned in a block.
 
     Returns
     -------
     dict of str to dict
-        Options of `tsns_lib.transferability.finetuning.fine_tune` by name; "all layers" tunes the embeddings too.
+        Options of `tsns_lib.transferability.finetuning.fine_tune` by name.
 
     Raises
     ------
     ValueError
-        If the chosen layer is none, no layer is to be tuned, or a method is unknown.
+        If the chosen layer is none, no layer is to be tuned, or the method is unknown.
 
     Examples
     --------
-    >>> for name, options in layer_trials(3, 6, 2, ["full"]).items():
+    >>> for name, options in block_trials(3, 6, 2).items():
     ...     print(name, options)
     ν block {'method': 'full', 'head_layer': 3, 'tuned_layers': [2, 3]}
     top block {'method': 'full', 'head_layer': 5, 'tuned_layers': [4, 5]}
-    all layers {'method': 'full'}
     """
     if not 0 <= chosen < n_layers:
         raise ValueError(f"chosen={chosen}: expected 0 to {n_layers - 1}")
     if n_tuned < 1:
         raise ValueError(f"n_tuned={n_tuned}: expected at least 1")
-    trials: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        if method not in KINDS:
-            raise ValueError(f"methods: {method!r} is none of {', '.join(KINDS)}")
-        for name, last in (("ν block", chosen), ("top block", n_layers - 1)):
-            block = list(range(last + 1 - min(n_tuned, chosen + 1), last + 1))
-            trials[name + KINDS[method]] = {"method": method, "head_layer": last, "tuned_layers": block}
-    return trials | {"all layers": {"method": "full"}}
+    if method not in KINDS:
+        raise ValueError(f"method={method!r}: expected one of {', '.join(KINDS)}")
+    size = min(n_tuned, chosen + 1)
+    return {
+        name + KINDS[method]: {
+            "method": method,
+            "head_layer": last,
+            "tuned_layers": list(range(last + 1 - size, last + 1)),
+        }
+        for name, last in (("ν block", chosen), ("top block", n_layers - 1))
+    }
 
 
 def agreement_of_few(X: ArrayLike, y: ArrayLike, n_layers: int, *, share: float, draws: int, seed: int) -> np.ndarray:
