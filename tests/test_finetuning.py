@@ -225,6 +225,12 @@ def test_an_altered_file_is_refused(tune, tmp_path):
         _ = copy.model
 
 
+def test_what_has_predicted_still_has_gradients(tune):
+    finetuned = tune()
+    finetuned.logits(["not yet read"])
+    finetuned.model.requires_grad_(True)
+
+
 # as encoders
 
 

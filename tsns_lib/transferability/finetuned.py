@@ -139,10 +139,11 @@ class FineTuned:
         lengths = np.array([len(row["input_ids"]) for row in rows])
         values = np.empty((len(rows), self.shape["n_classes"]), np.float32)
         budget = GPU_TOKEN_BUDGET if device == "cuda" else TOKEN_BUDGET[self.recipe.dtype]
+        model = self.model  # loaded out here: a tensor made in inference mode could never have a gradient
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, self.recipe.dtype == "bfloat16"):
             for batch in batches(lengths, budget):
                 inputs = padded(self.start, [rows[row] for row in batch])
-                values[batch] = self.model(**inputs)["logits"].cpu().numpy()
+                values[batch] = model(**inputs)["logits"].cpu().numpy()
         return values
 
 
