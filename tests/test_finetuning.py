@@ -1,11 +1,13 @@
 """A small encoder is really trained here: what changes, what does not, and what a kill leaves."""
 
+import gc
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -223,6 +225,28 @@ def test_an_altered_file_is_refused(tune, tmp_path):
         file.write(b"\x7f")
     with pytest.raises(StoreError, match=f"{TENSORS}: is missing or not as it was written"):
         _ = copy.model
+
+
+def test_a_model_for_predictions_alone_is_not_kept_and_is_trained_again_for_more(tune, tmp_path):
+    dvd = load_source("miniature:dvd", limit=40)
+    options = {"method": "head", "head_layer": 0, "store": tmp_path}
+    losses = tune(only_for=dvd, **options).losses
+    tuned = tune(only_for=dvd, **options)
+    assert tuned.knows(dvd) and not tuned.is_trained and tuned.predict(dvd).shape == (40,)
+    assert not list(tmp_path.rglob(TENSORS))
+    with pytest.raises(StoreError, match=f"{TENSORS}: is missing"):
+        tuned.logits(["not yet read"])
+    again = tune(**options)
+    assert again.is_trained and np.array_equal(again.losses, losses)
+    assert again.logits(["not yet read"]).shape == (1, 2)
+
+
+def test_only_the_last_model_stays_in_memory(tune):
+    first = weakref.ref(tune(method="head", head_layer=0).model)
+    assert first() is not None
+    _ = tune(method="head", head_layer=1).model
+    gc.collect()
+    assert first() is None
 
 
 def test_what_has_predicted_still_has_gradients(tune):

@@ -116,6 +116,29 @@ def test_a_tuning_grid_has_a_row_for_each_source_trial_and_run(books, dvd, encod
     assert grid["accuracy"].tolist() == [row.mean() for row in grid["correct"]]
 
 
+def test_a_grid_keeps_predictions_and_no_model(books, dvd, encoder, tmp_path):
+    def ways(source, seed):
+        return {"lowest": {"method": "head", "head_layer": 0}}
+
+    options = {"n_rows": 16, "runs": 1, "store": tmp_path, "progress": False}
+    first = tuning_grid([books], [dvd], encoder, RECIPE, ways, **options)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    again = tuning_grid([books], [dvd], encoder, RECIPE, ways, **options)
+    assert again["seconds"].tolist() == first["seconds"].tolist()  # read, not trained
+    assert np.array_equal(again["correct"][0], first["correct"][0])
+
+
+def test_trainings_are_announced_after_the_first(books, dvd, encoder, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+
+    def ways(source, seed):
+        return {"low": {"method": "head", "head_layer": 0}, "high": {"method": "head"}}
+
+    for expected in (1, 0):
+        tuning_grid([books], [dvd], encoder, RECIPE, ways, n_rows=16, runs=1, store=tmp_path)
+        assert capsys.readouterr().err.count("at most 1 more trainings: about") == expected
+
+
 def test_every_source_has_its_test(books, dvd, encoder):
     with pytest.raises(ValueError, match="tests: 2 sources need as many, got 1"):
         tuning_grid([books, dvd], [dvd], encoder, RECIPE, lambda source, seed: {})
@@ -134,6 +157,7 @@ def test_drawing_a_layer_anew_leaves_what_lies_below(books, dvd, encoder, tmp_pa
         redrawn_grid([books], [dvd], encoder, {books.name: neurons}, {"layer 6": [5]}, **options)
         for neurons in (low, high)
     ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["activations", "predictions"]
     below, above = (list(grid["correct"]) for grid in grids)
     assert grids[0]["method"].tolist() == ["intact", "layer 6", "layer 6"]
     assert all(np.array_equal(below[0], row) for row in below)

@@ -1,7 +1,7 @@
 """A fine-tuned model as it lies in the store: its losses, its predictions, and its encoder."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,26 +66,27 @@ class FineTuned:
         """What training took."""
         return float(self.entry.facts()["seconds"])
 
-    @cached_property
+    @property
     def model(self) -> "TunedModel":
         """The trained model in evaluation mode and single precision, on the encoder's device.
+
+        Of all models the one that was asked for last stays in memory.
 
         Raises
         ------
         StoreError
             If its file is missing or altered.
         """
-        from safetensors.torch import load_file
+        return _loaded(self)
 
-        from tsns_lib.transferability.tuned_model import TunedModel, fresh_model
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is in the store with its tensors."""
+        return self.entry.is_finished(1) and (self.folder / TENSORS).is_file()
 
-        path = self.folder / TENSORS
-        if not path.is_file() or sha256_of(path) != self.entry.facts()["sha256"]:
-            raise StoreError(f"{path}: is missing or not as it was written; delete {self.folder} and run again")
-        with _quiet():
-            model = TunedModel(fresh_model(self.start), **self.shape, seed=0)
-        model.load_state_dict(model.state_dict() | load_file(path))
-        return model.to(self.start.device).eval()
+    def knows(self, source: Any) -> bool:
+        """Whether the predictions for these texts are in the store, tensors or not."""
+        return self.entry.is_finished(1) and self._predictions(*texts_of(source, None)).is_finished(1)
 
     def logits(self, source: Any) -> np.ndarray:
         """Outputs of the head for every text, read from the store where they are known.
@@ -100,7 +101,7 @@ class FineTuned:
         ndarray of shape (n, n_classes), float32
         """
         texts, pairs = texts_of(source, None)
-        entry = self.store.entry("predictions", {"finetuned": self.entry.key, "texts": content_hash(texts, pairs)})
+        entry = self._predictions(texts, pairs)
         if not entry.is_finished(1):
             entry.write(0, self._computed(rows_of(self.start, texts, pairs, self.recipe.max_length)))
             entry.finish(1)
@@ -132,6 +133,9 @@ class FineTuned:
             raise ValueError("encoder: a model with adapters is no plain encoder; tune with method='full'")
         return stored_encoder(self.start, lambda: self.model.encoder, {"finetuned": self.entry.key}, self.store)
 
+    def _predictions(self, texts: list[str], pairs: list[str] | None) -> Entry:
+        return self.store.entry("predictions", {"finetuned": self.entry.key, "texts": content_hash(texts, pairs)})
+
     def _computed(self, rows: list[dict[str, list[int]]]) -> np.ndarray:
         import torch
 
@@ -145,6 +149,21 @@ class FineTuned:
                 inputs = padded(self.start, [rows[row] for row in batch])
                 values[batch] = model(**inputs)["logits"].cpu().numpy()
         return values
+
+
+@lru_cache(maxsize=1)
+def _loaded(finetuned: FineTuned) -> "TunedModel":
+    from safetensors.torch import load_file
+
+    from tsns_lib.transferability.tuned_model import TunedModel, fresh_model
+
+    path = finetuned.folder / TENSORS
+    if not path.is_file() or sha256_of(path) != finetuned.entry.facts()["sha256"]:
+        raise StoreError(f"{path}: is missing or not as it was written; delete {finetuned.folder} and run again")
+    with _quiet():
+        model = TunedModel(fresh_model(finetuned.start), **finetuned.shape, seed=0)
+    model.load_state_dict(model.state_dict() | load_file(path))
+    return model.to(finetuned.start.device).eval()
 
 
 def rows_of(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_length: int) -> list[dict[str, list[int]]]:

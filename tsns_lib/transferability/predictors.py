@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsns_lib.extraction import extract
+from tsns_lib.extraction import stored_activations
 from tsns_lib.runtime.store import Store
 from tsns_lib.transferability.finetuned import FineTuned
 from tsns_lib.transferability.logme import logme
@@ -146,8 +146,8 @@ def source_model_logme(tuned: FineTuned, target: Any, **options: Any) -> float:
     float
     """
     encoder = tuned.encoder()
-    states = extract(target, encoder, **options)[:, -encoder.hidden_size :]
-    return logme(states, target.frame["label"])
+    last_layer = np.arange(encoder.n_neurons - encoder.hidden_size, encoder.n_neurons)
+    return logme(stored_activations(target, encoder, **options).columns(last_layer), target.frame["label"])
 
 
 def seconds_anew(work: Callable[[Store], Any]) -> float:

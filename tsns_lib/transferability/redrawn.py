@@ -1,6 +1,8 @@
 """What is drawn anew, and what it does: trials of partial reinitialization, the causal test of a fingerprint."""
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,14 +13,17 @@ from numpy.typing import ArrayLike
 
 from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
-from tsns_lib.extraction import extract
+from tsns_lib.extraction import stored_activations
 from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed
-from tsns_lib.transferability.own_encoders import prepared_encoder
+from tsns_lib.texts import content_hash, texts_of
+from tsns_lib.transferability.own_encoders import identity_of, prepared_encoder
 from tsns_lib.transferability.reinitialization import CUTS, reinitialize, scramble
 from tsns_lib.transferability.tuning_grid import Trials
 
+# Counts up when the same draws and texts would give other predictions than before.
+REDRAWN_VERSION = 1
 INTACT = "intact"
 INITS = tuple(CUTS)
 
@@ -111,6 +116,7 @@ def redrawn_grid(
     """Accuracy of chosen neurons when a block of layers is drawn anew and nothing is tuned.
 
     The neurons stay those that were chosen on the intact encoder; the classifier is trained on their new states.
+    Predictions are kept in the store, drawn encoders and their states are not.
 
     Parameters
     ----------
@@ -137,18 +143,54 @@ def redrawn_grid(
         For each source one row for "intact" and for each block and run, in columns `source`, `target`, `method` (the
         block's name), `k` (neurons), `run`, `accuracy` (0 to 1), `n` and `correct`.
     """
-    where: dict[str, Any] = {"store": store, "progress": progress}
-    encoders = {(INTACT, 0): encoder}
+    store = store if isinstance(store, Store) else Store(store)
+    cases = [(*pair, np.asarray(selected[pair[0].name])) for pair in zip(sources, tests, strict=True)]
+    draws: dict[tuple[str, int], Any] = {(INTACT, 0): None}
     for name, layers in blocks.items():
         for run in range(runs):
-            draw = partial(reinitialize, layers=list(layers), seed=derive_seed(seed, "redrawn", run))
-            encoders[name, run] = prepared_encoder(encoder, draw, store=store)
+            own = derive_seed(seed, "redrawn", run)
+            draws[name, run] = partial(reinitialize, layers=list(layers), seed=own)
     rows = []
-    for (name, run), drawn in bar(encoders.items(), desc="drawn anew", show=progress):
-        for source, target in zip(sources, tests, strict=True):
-            neurons, truth = np.asarray(selected[source.name]), target.frame["label"].to_numpy()
-            X, Z = (computable(extract(part, drawn, max_length=max_length, **where)) for part in (source, target))
-            model = fit_classifier(X[:, neurons], source.frame["label"].to_numpy(), C)
-            correct = model.predict(Z[:, neurons]) == truth
-            rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(truth), correct))
+    for (name, run), draw in bar(draws.items(), desc="drawn anew", show=progress):
+        found = _predictions(cases, encoder, draw, C, store, max_length=max_length, progress=progress)
+        for (source, target, neurons), predicted in zip(cases, found, strict=True):
+            correct = predicted == target.frame["label"].to_numpy()
+            rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(correct), correct))
     return pd.DataFrame(rows, columns=["source", "target", "method", "k", "run", "accuracy", "n", "correct"])
+
+
+def _predictions(
+    cases: Sequence[tuple[Any, Any, np.ndarray]], encoder: Encoder, draw: Any, C: float, store: Store, **options: Any
+) -> list[np.ndarray]:
+    """Labels predicted for every target by its source's neurons, in the encoder after a draw."""
+    entries = [store.entry("predictions", _identity(encoder, draw, C, options["max_length"], *case)) for case in cases]
+    missing = [number for number, entry in enumerate(entries) if not entry.is_finished(1)]
+    if missing:
+        # A drawn encoder and its states serve this once: a hundred of them would fill the store.
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = prepared_encoder(encoder, draw, store=folder) if draw else encoder
+            where = Store(folder) if draw else store
+            for number in missing:
+                *parts, neurons = cases[number]
+                states = (stored_activations(part, drawn, store=where, **options) for part in parts)
+                X, Z = (computable(entry.read(columns=neurons)) for entry in states)
+                entries[number].write(0, fit_classifier(X, parts[0].frame["label"].to_numpy(), C).predict(Z))
+                entries[number].finish(1)
+    return [entry.read() for entry in entries]
+
+
+def _identity(
+    encoder: Encoder, draw: Any, C: float, max_length: int, source: Any, target: Any, neurons: np.ndarray
+) -> dict[str, Any]:
+    numbers = {"labels": source.frame["label"].to_numpy(), "neurons": neurons}
+    return {
+        "encoder": encoder.fingerprint,
+        "dtype": encoder.dtype,
+        "prepare": identity_of(draw),
+        "C": C,
+        "max_length": max_length,
+        "source": content_hash(*texts_of(source, None)),
+        "target": content_hash(*texts_of(target, None)),
+        "redrawn_version": REDRAWN_VERSION,
+        **{name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest() for name, values in numbers.items()},
+    }

@@ -1,16 +1,18 @@
 """Models tuned in several ways, each tested on the same rows: a grid like that of `tsns_lib.transfer_grid`."""
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from sklearn.metrics import matthews_corrcoef
 
 from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
-from tsns_lib.extraction import extract
-from tsns_lib.runtime.progress import bar
+from tsns_lib.extraction import stored_activations
+from tsns_lib.runtime.progress import announce, bar, is_shown
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import run_seed
 from tsns_lib.transferability.finetuning import Recipe, fine_tune
@@ -34,6 +36,8 @@ def tuning_grid(
     progress: bool = True,
 ) -> pd.DataFrame:
     """Tune an encoder on every source in every way that is tried, and test each model.
+
+    Predictions are kept in the store and models are not: a grid of BERT-large's layers would be hundreds of GB.
 
     Parameters
     ----------
@@ -83,18 +87,27 @@ def tuning_grid(
     """
     if len(sources) != len(tests):
         raise ValueError(f"tests: {len(sources)} sources need as many, got {len(tests)}")
-    where: dict[str, Any] = {"store": store, "progress": progress}
-    rows = []
-    for source, target in zip(sources, tests, strict=True):
-        k, truth = n_rows or source.n_rows, target.frame["label"].to_numpy()
-        for run in bar(range(runs), desc=f"runs on {source.name}", show=progress):
-            own = run_seed(seed, run, source.name)
-            for name, options in trials(source.name, own).items():
-                tuned = fine_tune(source, encoder, recipe, seed=own, n_rows=n_rows, **options, **where)
-                predicted = tuned.predict(target)
-                correct = predicted == truth
-                scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
-                rows.append((source.name, target.name, name, k, run, *scores, correct, tuned.seconds))
+    jobs = [
+        (source, target, run, own, trial)
+        for source, target in zip(sources, tests, strict=True)
+        for run in range(runs)
+        for own in [run_seed(seed, run, source.name)]
+        for trial in trials(source.name, own).items()
+    ]
+    rows, announced = [], not is_shown(progress)
+    for done, (source, target, run, own, (name, options)) in enumerate(bar(jobs, desc="trainings", show=progress), 1):
+        start = time.perf_counter()
+        where: dict[str, Any] = {"only_for": target, "store": store, "progress": progress}
+        tuned = fine_tune(source, encoder, recipe, seed=own, n_rows=n_rows, **options, **where)
+        predicted, truth = tuned.predict(target), target.frame["label"].to_numpy()
+        seconds = time.perf_counter() - start
+        # the first that was not in the store is the probe
+        if not announced and seconds >= tuned.seconds and done < len(jobs):
+            announce(f"at most {len(jobs) - done:,} more trainings", (len(jobs) - done) * seconds, 0)
+            announced = True
+        correct = predicted == truth
+        scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
+        rows.append((source.name, target.name, name, n_rows or source.n_rows, run, *scores, correct, tuned.seconds))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -137,11 +150,12 @@ def probing_grid(
     options: dict[str, Any] = {"max_length": max_length, "store": store, "progress": progress}
     rows = []
     for source, target in zip(sources, tests, strict=True):
-        X, Z = (computable(extract(part, encoder, **options)) for part in (source, target))
+        known, unknown = (stored_activations(part, encoder, **options) for part in (source, target))
         labels, truth = source.frame["label"].to_numpy(), target.frame["label"].to_numpy()
         for layer in range(encoder.n_layers):
-            own = slice(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
-            predicted = fit_classifier(X[:, own], labels, C).predict(Z[:, own])
+            own = np.arange(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
+            X, Z = (computable(entry.read(columns=own)) for entry in (known, unknown))
+            predicted = fit_classifier(X, labels, C).predict(Z)
             correct = predicted == truth
             scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
             rows.append((source.name, target.name, "probe", layer + 1, 0, *scores, correct))
