@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
-from tsns_lib.extraction import stored_activations
+from tsns_lib.extraction import EXTRACTION_VERSION, stored_activations
 from tsns_lib.runtime.progress import bar
 from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed
@@ -191,6 +191,7 @@ def _identity(
         "max_length": max_length,
         "source": content_hash(*texts_of(source, None)),
         "target": content_hash(*texts_of(target, None)),
+        "extraction_version": EXTRACTION_VERSION[encoder.dtype],
         "redrawn_version": REDRAWN_VERSION,
         **{name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest() for name, values in numbers.items()},
     }
