@@ -209,6 +209,12 @@ def test_an_address_without_a_scheduler_is_one_line(monkeypatch):
         list(run_units(cube, [1], shared=[0], scheduler="tcp://127.0.0.1:9"))
 
 
+def test_tls_without_a_certificate_is_one_line():
+    pytest.importorskip("distributed", reason="Dask: pip install 'tsns_lib[distributed]'")
+    with pytest.raises(ConnectionError, match="tls://127.0.0.1:9 needs certificates"):
+        list(run_units(cube, [1], shared=[0], scheduler="tls://127.0.0.1:9"))
+
+
 def test_a_cluster_without_workers_is_one_line(monkeypatch):
     monkeypatch.setattr(executors, "REACH_SECONDS", 1)
     with dask_cluster(0) as address, pytest.raises(ConnectionError, match="has no workers"):

@@ -138,9 +138,13 @@ def _on_cluster(
 
 def _client(address: str) -> Any:
     try:
-        from distributed import Client
+        from distributed import Client, Security
     except ImportError:
         raise ImportError("scheduler: needs Dask; pip install 'tsns_lib[distributed]'") from None
+    if address.startswith("tls://") and Security().get_connection_args("client")["ssl_context"] is None:
+        raise ConnectionError(
+            f"scheduler: {address} needs certificates; name them in Dask's settings (distributed.comm.tls)"
+        )
     client = None
     try:
         client = Client(address, timeout=REACH_SECONDS, set_as_default=False)
