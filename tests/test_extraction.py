@@ -104,6 +104,28 @@ def test_batches_hold_each_row_once_within_the_budget():
     assert [batch.tolist() for batch in forward.batches(lengths, 20)] == [[3], [1, 2], [4, 5, 0]]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_threads_change_no_bit_and_are_given_back(dtype, folders, monkeypatch):
+    import torch
+
+    encoder = load_encoder(folders["bert"], dtype=dtype)
+    tokens, _ = forward.tokenised(encoder, MANY, None, 12)
+    monkeypatch.setattr(forward, "TOKENS_AT_ONCE", 30)
+    before, in_each = torch.get_num_threads(), []
+    found = {}
+    try:
+        with encoder.model.register_forward_pre_hook(lambda *_: in_each.append(torch.get_num_threads())):
+            for n_threads in (1, 3):
+                torch.set_num_threads(n_threads)
+                found[n_threads] = forward.activations(tokens, encoder, "cls")
+                assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[1], found[3])
+    assert len(in_each) > 20
+    assert set(in_each) == {1}
+
+
 @pytest.mark.parametrize("family", [*FAMILIES, "builtin:minilm"])
 def test_the_last_layer_may_see_the_first_token_only(family, folders):
     encoder = load_encoder(folders[family])

@@ -4,7 +4,8 @@ Nothing here knows the store; a shard of tokens and an encoder determine the res
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,10 +17,14 @@ from tsns_lib.encoders import Encoder
 if TYPE_CHECKING:
     import torch
 
-# Padded tokens in one batch. On 2 CPU cores MiniLM is a third slower at 16k, where a batch leaves the caches; bfloat16
-# is best between 512 and 1,536. A GPU wants more (our choice): BERT-large's states of all layers take 0.8 GB there.
+# Padded tokens in one batch, which set what its rows are padded to and with it their last bits. A GPU wants more (our
+# choice): BERT-large's states of all layers take 0.8 GB there.
 TOKEN_BUDGET = {"float32": 2_048, "bfloat16": 1_024}
 GPU_TOKEN_BUDGET = 16_384
+
+# So many go through the model at once on a CPU, in a thread of their own: MiniLM is a third slower at 16k, where they
+# leave the caches, and a tenth where all threads share each product instead.
+TOKENS_AT_ONCE = 512
 
 STORED_AS = {"float32": np.float32, "bfloat16": np.float16}
 
@@ -72,16 +77,11 @@ def activations(
         Shape (rows, n_layers * hidden_size), float32, or float16 for a bfloat16 encoder.
     """
     values = np.empty((len(tokens.lengths), encoder.n_neurons), dtype=STORED_AS[encoder.dtype])
-    for batch in batches(tokens.lengths, token_budget(encoder)):
-        values[batch] = _pooled(encoder, _padded(encoder, tokens, batch), pooling)
+    for rows, pooled in _in_turn(tokens, encoder, pooling, _parts(tokens.lengths, encoder)):
+        values[rows] = pooled
         if on_rows is not None:
-            on_rows(len(batch))
+            on_rows(len(rows))
     return values
-
-
-def token_budget(encoder: Encoder) -> int:
-    """Padded tokens that one batch may hold where the encoder runs."""
-    return GPU_TOKEN_BUDGET if encoder.device.startswith("cuda") else TOKEN_BUDGET[encoder.dtype]
 
 
 def batches(lengths: NDArray[np.integer[Any]], budget: int) -> Iterator[NDArray[np.intp]]:
@@ -94,23 +94,60 @@ def batches(lengths: NDArray[np.integer[Any]], budget: int) -> Iterator[NDArray[
 
 
 def seconds_of(tokens: Tokens, encoder: Encoder, pooling: str) -> float:
-    """Forecast what `activations` will take, from the middle one of its batches."""
-    every = list(batches(tokens.lengths, token_budget(encoder)))
-    middle = every[len(every) // 2]
-    for _ in range(2):  # the first loads the model
-        start = time.perf_counter()
-        _pooled(encoder, _padded(encoder, tokens, middle), pooling)
-        seconds = time.perf_counter() - start
-    return float(seconds * tokens.lengths.sum() / tokens.lengths[middle].sum())
-
-
-def _padded(encoder: Encoder, tokens: Tokens, batch: NDArray[np.intp]) -> "dict[str, torch.Tensor]":
+    """Forecast what `activations` will take, from the middle ones of its parts."""
     import torch
 
-    tokenizer, lengths = encoder.tokenizer, tokens.lengths[batch]
-    starts = (np.cumsum(tokens.lengths) - tokens.lengths)[batch]
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    positions = (starts[:, None] + np.arange(lengths.max()))[mask]
+    every = list(_parts(tokens.lengths, encoder))
+    middle = every[len(every) // 2 :][: torch.get_num_threads()]
+    for _ in range(2):  # the first loads the model
+        start = time.perf_counter()
+        n_tokens = sum(tokens.lengths[rows].sum() for rows, _ in _in_turn(tokens, encoder, pooling, middle))
+        seconds = time.perf_counter() - start
+    return float(seconds * tokens.lengths.sum() / n_tokens)
+
+
+def _parts(lengths: NDArray[np.integer[Any]], encoder: Encoder) -> Iterator[tuple[NDArray[np.intp], int]]:
+    """Rows that go through the model at once, and the length that they are padded to.
+
+    A row's bits follow from the length of its batch and not from the rows beside it, so a batch may be dealt out.
+    """
+    on_gpu = encoder.device.startswith("cuda")
+    for batch in batches(lengths, GPU_TOKEN_BUDGET if on_gpu else TOKEN_BUDGET[encoder.dtype]):
+        longest = int(lengths[batch[0]])
+        n_parts = 1 if on_gpu else min(len(batch), -(-len(batch) * longest // TOKENS_AT_ONCE))
+        yield from ((rows, longest) for rows in np.array_split(batch, n_parts))
+
+
+def _in_turn(
+    tokens: Tokens, encoder: Encoder, pooling: str, parts: Iterable[tuple[NDArray[np.intp], int]]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+    """Rows of each part with their pooled layers, in order; on a CPU as many parts at a time as PyTorch has threads."""
+    import torch
+
+    def pooled(part: tuple[NDArray[np.intp], int]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        return part[0], _pooled(encoder, _padded(encoder, tokens, *part), pooling)
+
+    # In float32 the last bits would change, and with them what is stored under its key.
+    shortened = pooling == "cls" and encoder.dtype == "bfloat16"
+    n_threads = torch.get_num_threads()
+    with first_token_last(encoder) if shortened else nullcontext():
+        if encoder.device.startswith("cuda") or n_threads == 1:
+            yield from map(pooled, parts)
+            return
+        try:
+            with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield from pool.map(pooled, parts)
+        finally:
+            torch.set_num_threads(n_threads)  # threads that start later take the last number set anywhere
+
+
+def _padded(encoder: Encoder, tokens: Tokens, rows: NDArray[np.intp], length: int) -> "dict[str, torch.Tensor]":
+    import torch
+
+    tokenizer = encoder.tokenizer
+    starts = (np.cumsum(tokens.lengths) - tokens.lengths)[rows]
+    mask = np.arange(length) < tokens.lengths[rows][:, None]
+    positions = (starts[:, None] + np.arange(length))[mask]
     ids = np.full(mask.shape, tokenizer.pad_token_id or 0)
     ids[mask] = tokens.ids[positions]
     arrays = {"input_ids": ids, "attention_mask": mask.astype(ids.dtype)}
@@ -122,12 +159,10 @@ def _padded(encoder: Encoder, tokens: Tokens, batch: NDArray[np.intp]) -> "dict[
 
 
 def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", pooling: str) -> NDArray[np.float32]:
-    """Pool every layer of one batch: (rows, n_layers * hidden_size)."""
+    """Pool every layer of some rows: (rows, n_layers * hidden_size)."""
     import torch
 
-    # In float32 the last bits would change, and with them what is stored under its key.
-    shortened = pooling == "cls" and encoder.dtype == "bfloat16"
-    with torch.inference_mode(), first_token_last(encoder) if shortened else nullcontext():
+    with torch.inference_mode():
         layers = encoder.model(**inputs, output_hidden_states=True).hidden_states[1:]
         if pooling == "cls":
             pooled = [layer[:, 0].float() for layer in layers]
