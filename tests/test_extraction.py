@@ -2,6 +2,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from test_encoders import FAMILIES, WORDS, tiny_folder
 
 from tsns_lib import extraction, forward
-from tsns_lib.encoders import load_encoder
+from tsns_lib.encoders import Encoder, load_encoder
 from tsns_lib.extraction import extract, stored_activations
 from tsns_lib.runtime.store import Store, StoreError
 
@@ -126,6 +127,16 @@ def test_threads_change_no_bit_and_are_given_back(dtype, folders, monkeypatch):
     assert set(in_each) == {1}
 
 
+def test_a_model_is_loaded_before_the_threads_begin(folders, monkeypatch):
+    loaded_in, load = [], Encoder._trained
+    monkeypatch.setattr(Encoder, "_trained", lambda *a: loaded_in.append(threading.current_thread()) or load(*a))
+    encoder = load_encoder(folders["bert"])
+    tokens, _ = forward.tokenised(encoder, MANY, None, 12)
+    monkeypatch.setattr(forward, "TOKENS_AT_ONCE", 30)
+    forward.activations(tokens, encoder, "mean")
+    assert loaded_in == [threading.main_thread()]
+
+
 @pytest.mark.parametrize("family", [*FAMILIES, "builtin:minilm"])
 def test_the_last_layer_may_see_the_first_token_only(family, folders):
     encoder = load_encoder(folders[family])
@@ -202,7 +213,7 @@ def test_truncated_rows_are_counted_and_said(tiny, tmp_path, caplog):
 def test_a_second_call_reads_and_needs_no_torch(tiny, folders, tmp_path):
     first = extract(TEXTS, tiny, max_length=20, store=tmp_path, progress=False)
     script = (
-        "import sys; from tsns_lib.encoders import load_encoder; from tsns_lib.extraction import extract\n"
+        "import sys; from tsns_lib.encoders import Encoder, load_encoder; from tsns_lib.extraction import extract\n"
         f"activations = extract({TEXTS!r}, load_encoder(sys.argv[1]), max_length=20, store=sys.argv[2])\n"
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)\n"
         "sys.stdout.buffer.write(activations.tobytes())"
@@ -215,7 +226,7 @@ def test_a_killed_call_resumes_to_the_same_bytes(tiny, folders, tmp_path, monkey
     script = f"""
 import os, signal, sys
 from tsns_lib import extraction, forward
-from tsns_lib.encoders import load_encoder
+from tsns_lib.encoders import Encoder, load_encoder
 from tsns_lib.runtime.store import Entry
 write = Entry.write
 def write_and_die(self, index, array):

@@ -130,6 +130,7 @@ def _in_turn(
     # In float32 the last bits would change, and with them what is stored under its key.
     shortened = pooling == "cls" and encoder.dtype == "bfloat16"
     n_threads = torch.get_num_threads()
+    encoder.model.eval()  # loaded here, once: drawn weights come from a generator that all threads share
     with first_token_last(encoder) if shortened else nullcontext():
         if encoder.device.startswith("cuda") or n_threads == 1:
             yield from map(pooled, parts)
