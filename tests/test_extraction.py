@@ -213,7 +213,7 @@ def test_truncated_rows_are_counted_and_said(tiny, tmp_path, caplog):
 def test_a_second_call_reads_and_needs_no_torch(tiny, folders, tmp_path):
     first = extract(TEXTS, tiny, max_length=20, store=tmp_path, progress=False)
     script = (
-        "import sys; from tsns_lib.encoders import Encoder, load_encoder; from tsns_lib.extraction import extract\n"
+        "import sys; from tsns_lib.encoders import load_encoder; from tsns_lib.extraction import extract\n"
         f"activations = extract({TEXTS!r}, load_encoder(sys.argv[1]), max_length=20, store=sys.argv[2])\n"
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)\n"
         "sys.stdout.buffer.write(activations.tobytes())"
@@ -226,7 +226,7 @@ def test_a_killed_call_resumes_to_the_same_bytes(tiny, folders, tmp_path, monkey
     script = f"""
 import os, signal, sys
 from tsns_lib import extraction, forward
-from tsns_lib.encoders import Encoder, load_encoder
+from tsns_lib.encoders import load_encoder
 from tsns_lib.runtime.store import Entry
 write = Entry.write
 def write_and_die(self, index, array):
