@@ -13,9 +13,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-from tsns_lib.runtime.execution import RECORD
-from tsns_lib.runtime.project import plan
+from tsns_workbook.project import plan
+from tsns_workbook.run import RECORD
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

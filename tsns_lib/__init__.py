@@ -22,7 +22,7 @@ _HOME = {
     "source_pairs": "aggregation",
     "water_fill": "sampling",
     "SingleTSNS": "selectors",
-    "MultiTSNS": "multi_source",
+    "MultiTSNS": "selectors",
     "fingerprint": "fingerprints",
     "fingerprint_similarity": "fingerprints",
     "transfer_grid": "transfer",

@@ -1,4 +1,6 @@
-"""Impurity importance by a random forest: the hot kernel.
+"""Asking the memory for a value before it is needed, from compiled code.
+
+Impurity importance by a random forest: the hot kernel.
 
 The idea. Importance needs the splits of a forest and nothing else of it, and a split needs only the order of the
 activations, coarsely. So (1) every neuron is cut once into at most 64 quantile bins, one byte each, in neuron-major
@@ -11,15 +13,62 @@ than their count, so all candidates are drawn before the first is searched and t
 time; where rows are many, small nodes read a second copy in which the neurons of a row lie side by side; (6) trees run
 in threads without the interpreter lock, each seeded by its number, and add fixed-point integers, whose sum does not
 depend on the order: same bits for any number of threads.
+
+Activations as bytes: every neuron cut into quantile bins, from memory or from the store.
+
+The edges of the bins follow from the whole source, so that all its resamples share them; the rows are cut in blocks,
+so that a source larger than memory can be resampled.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
-from numba import njit
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic, overload
 
-from tsns_lib.prefetch import prefetch
+from tsns_lib.store import Entry
+
+
+def prefetch(array: Any, index: Any) -> None:
+    """Ask for ``array[index]`` ahead of its use.
+
+    Changes nothing but time: in the interpreter there is nothing to do, and compiled code gets the processor's
+    instruction for it, for which numba has no name.
+
+    Parameters
+    ----------
+    array : ndarray
+        One-dimensional and contiguous.
+    index : uint64
+        May lie anywhere: a prefetch never fails.
+    """
+
+
+@overload(prefetch)
+def _compiled(array: Any, index: Any) -> Any:
+    def ask(array: Any, index: Any) -> None:
+        _instruction(array, index)  # type: ignore[call-arg]
+
+    return ask
+
+
+@intrinsic
+def _instruction(typing_context: Any, array: Any, index: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        cells = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address, number = builder.gep(cells, [arguments[1]]), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        # to be read (0), kept in every cache (3), data (1)
+        flags = [number(0), number(3), number(1)]
+        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind), [address, *flags])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), generate
+
 
 N_BINS = 64  # a power of two; agreement with exact splits is measured in the tests and outputs
 LINE = 64  # bytes that the memory sends at once
@@ -276,3 +325,141 @@ def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth):
             for s in range(n_splits):
                 importance[split_neuron[s]] += np.int64(split_gain[s] / tree_gain * _ONE)
     return importance
+
+
+# Quantiles of a larger source come from this many of its rows, evenly spaced (our choice): a bin holds 1/64 of the
+# rows, and its edge is then off by a thousandth of them.
+EDGE_ROWS = 65_536
+BLOCK_ROWS = 2_048
+BLOCK_NEURONS = 64  # small enough for the cache, large enough for the threads
+BLOCK_BYTES = 256_000_000  # of a source in the store, held at once
+
+HALVES = tuple(N_BINS >> k for k in range(1, N_BINS.bit_length()))  # 32, 16, ..., 1
+
+Activations = np.ndarray | Entry
+
+
+def row_blocks(X: Activations, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Some rows of the activations, or all, in blocks of 2,048.
+
+    Parameters
+    ----------
+    X : ndarray or Entry of shape (n, N)
+        Activations in memory or in the store.
+    rows : ndarray of int, optional
+        Row numbers; default: all.
+    """
+    for first in range(0, X.shape[0] if rows is None else len(rows), BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, X.shape[0])
+        if isinstance(X, Entry):
+            yield X.read(rows=np.arange(first, last) if rows is None else rows[first : first + BLOCK_ROWS])
+        else:
+            yield X[first:last] if rows is None else X[rows[first : first + BLOCK_ROWS]]
+
+
+def bin_edges(X: Activations, n_jobs: int = -1) -> np.ndarray:
+    """Where every neuron is cut: at most 63 edges for 64 bins of equal share.
+
+    A neuron with at most 64 distinct values keeps them all, so its splits stay exact. Of a source of more than
+    65,536 rows that many are looked at, evenly spaced.
+
+    Parameters
+    ----------
+    X : ndarray or Entry of shape (n, N)
+        Finite activations.
+    n_jobs : int
+        Threads; -1 is all cores.
+
+    Returns
+    -------
+    ndarray of shape (N, 63)
+        Ascending; a value lies in the bin that is numbered by how many edges it reaches. Unused edges are infinite.
+    """
+    n, n_neurons = X.shape
+    rows = np.arange(n) if n <= EDGE_ROWS else np.arange(EDGE_ROWS) * n // EDGE_ROWS
+    kind = np.result_type(X.dtype, np.float32)  # the compiler knows no half precision
+    edges = np.full((n_neurons, N_BINS - 1), np.inf, kind)
+    at_once = max(BLOCK_NEURONS, BLOCK_BYTES // (len(rows) * X.dtype.itemsize)) if isinstance(X, Entry) else n_neurons
+
+    with ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool:
+        for start in range(0, n_neurons, at_once):
+            columns = np.arange(start, min(start + at_once, n_neurons))
+            part = X.read(rows=rows, columns=columns) if isinstance(X, Entry) else X
+            part = part[rows] if part.shape[0] > len(rows) else part
+
+            def find(first: int, part: np.ndarray = part, start: int = start) -> None:
+                block = part[:, first : first + BLOCK_NEURONS].T.astype(kind)
+                block.sort(axis=1)
+                _find_edges(block, edges[start + first : start + first + len(block)])
+
+            list(pool.map(find, range(0, len(columns), BLOCK_NEURONS)))
+    return edges
+
+
+def bin_activations(X: Activations, edges: np.ndarray, rows: np.ndarray | None = None, n_jobs: int = -1) -> np.ndarray:
+    """Cut every neuron of some rows, or of all, at its edges.
+
+    Parameters
+    ----------
+    X : ndarray or Entry of shape (n, N)
+        Activations.
+    edges : ndarray of shape (N, 63)
+        As `bin_edges` gives them.
+    rows : ndarray of int, optional
+        Row numbers; default: all.
+    n_jobs : int
+        Threads; -1 is all cores.
+
+    Returns
+    -------
+    ndarray of shape (N, rows) and dtype uint8
+        Neuron-major.
+    """
+    bins = np.empty((len(edges), X.shape[0] if rows is None else len(rows)), np.uint8)
+    start = 0
+    with ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool:
+        for block in row_blocks(X, rows):
+            stop = start + len(block)
+
+            def cut(first: int, block: np.ndarray = block, start: int = start, stop: int = stop) -> None:
+                neurons = slice(first, first + BLOCK_NEURONS)
+                _cut(block[:, neurons].T.astype(edges.dtype), edges[neurons], bins[neurons, start:stop])
+
+            list(pool.map(cut, range(0, len(edges), BLOCK_NEURONS)))
+            start = stop
+    return bins
+
+
+@njit(cache=True, nogil=True)
+def _find_edges(ordered, edges):
+    n = ordered.shape[1]
+    for f in range(len(ordered)):
+        values, found = ordered[f], edges[f]
+        n_edges = 0  # the distinct values after the first, while they fit
+        for i in range(1, n):
+            if values[i] != values[i - 1]:
+                if n_edges == N_BINS - 1:
+                    n_edges += 1
+                    break
+                found[n_edges] = values[i]
+                n_edges += 1
+        if n_edges == N_BINS:
+            found[:] = np.inf
+            n_edges = 0
+            for k in range(1, N_BINS):
+                value = values[k * n // N_BINS]
+                if value > values[0] and (n_edges == 0 or value > found[n_edges - 1]):
+                    found[n_edges] = value
+                    n_edges += 1
+
+
+@njit(cache=True, nogil=True)
+def _cut(block, edges, bins):
+    """How many edges each value reaches: halving without a branch, so that the compiler does many values at once."""
+    for f in range(len(block)):
+        values, cuts, found = block[f], edges[f], bins[f]
+        for i in range(values.size):
+            reached = 0
+            for step in HALVES:
+                reached += step * (cuts[reached + step - 1] <= values[i])
+            found[i] = reached

@@ -1,21 +1,103 @@
-"""Importance of every neuron for a task: one forest, J resamples of it, and what they add up to."""
+"""One resample of a source as a unit of work: pure, seeded, the same bits wherever it runs.
+
+Importance of every neuron for a task: one forest, J resamples of it, and what they add up to.
+"""
 
 import hashlib
 import os
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tsns_lib.aggregation import check_n_neurons
-from tsns_lib.binning import Activations, row_blocks
-from tsns_lib.resamples import Forests, announce_cost, grow_forest, grow_resample, prepare
-from tsns_lib.runtime.executors import check_scheduler, run_units
-from tsns_lib.runtime.progress import bar, is_shown
-from tsns_lib.runtime.store import Entry, Store
-from tsns_lib.sampling import resample_fraction
+from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_units
+from tsns_lib.forest import Activations, bin_activations, bin_edges, histogram_importance, row_blocks
+from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
 from tsns_lib.stability import is_stable, looks
+from tsns_lib.store import Entry, Store
+
+PROBE_TREES = 16  # enough to forecast what a forest takes
+
+
+@dataclass(frozen=True)
+class Forests:
+    """What the resamples of one call have in common.
+
+    `data` are the activations; or, for the histogram engine where they fit in memory, their bins, neuron-major.
+    `edges` cut them, where that is still to be done.
+    """
+
+    data: Activations
+    edges: np.ndarray | None
+    classes: np.ndarray
+    fraction: float | str
+    n_trees: int
+    max_depth: int
+    engine: str
+    seed: int
+    n_jobs: int
+
+
+def prepare(X: Activations, engine: str, n_jobs: int) -> tuple[Activations, np.ndarray | None]:
+    """What the engine reads, and the edges where it is still to be cut."""
+    if engine == "sklearn":
+        return X, None
+    edges = bin_edges(X, n_jobs)
+    return (X, edges) if isinstance(X, Entry) else (bin_activations(X, edges, n_jobs=n_jobs), None)
+
+
+def grow_resample(j: int, forests: Forests) -> np.ndarray:
+    """Importance of shape (N,) on resample j: a pure unit of work for any executor."""
+    data, edges, classes = forests.data, forests.edges, forests.classes
+    rows = resample_rows(len(classes), forests.fraction, derive_seed(forests.seed, "resample", j, "rows"))
+    if len(np.unique(classes[rows])) < 2:
+        held = f"{len(rows)} of {len(classes)} rows"
+        raise ValueError(f"fraction: resample {j} ({held}) holds one class only; use a larger fraction")
+    if edges is not None:
+        part = bin_activations(data, edges, rows, forests.n_jobs)
+    elif forests.engine == "sklearn":
+        part = np.concatenate(list(row_blocks(data, rows)))
+    else:
+        assert isinstance(data, np.ndarray)  # bins
+        part = data.take(rows, axis=1)
+    seed = derive_seed(forests.seed, "resample", j, "forest")
+    settings = forests.n_trees, forests.max_depth, forests.engine
+    return grow_forest(part, classes[rows], *settings, seed, forests.n_jobs)
+
+
+def grow_forest(
+    prepared: np.ndarray,
+    classes: np.ndarray,
+    n_trees: int,
+    max_depth: int,
+    engine: str,
+    seed: int,
+    n_jobs: int,
+) -> np.ndarray:
+    """Importance of shape (N,) by one forest on what `prepare` gives."""
+    if engine == "histogram":
+        return histogram_importance(prepared, classes, n_trees, max_depth, seed, n_jobs)
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(n_trees, max_depth=max_depth, random_state=seed % 2**32, n_jobs=n_jobs)
+    return forest.fit(prepared, classes).feature_importances_
+
+
+def announce_cost(forests: Forests, n_forests: int, n_neurons: int, at_most: bool) -> None:
+    """Say what the forests will cost, by a few trees of the first one: what a resample and what a tree takes."""
+    seconds = []
+    for n_trees in (1, 1, PROBE_TREES):  # the first compiles
+        start = time.perf_counter()
+        grow_resample(0, replace(forests, n_trees=n_trees))
+        seconds.append(time.perf_counter() - start)
+    of_a_tree = max(0.0, seconds[2] - seconds[1]) / (PROBE_TREES - 1)
+    work = f"{'at most ' if at_most else ''}{n_forests} forests of {forests.n_trees:,} trees"
+    announce(work, n_forests * (seconds[1] + of_a_tree * (forests.n_trees - 1)), n_forests * n_neurons * 8)
+
 
 VERSION = 1  # of what a stored resample means; part of its key
 
@@ -151,8 +233,8 @@ def resampled_importance(
     check_scheduler(scheduler)
     identity = {
         "version": VERSION,
-        "activations": _content_hash(activations),
-        "classes": _content_hash(classes),
+        "activations": _array_hash(activations),
+        "classes": _array_hash(classes),
         "fraction": resample_fraction(len(classes), fraction),
         "n_trees": n_trees,
         "max_depth": max_depth,
@@ -225,7 +307,7 @@ def _engine_version(engine: str) -> str:
     return engine if engine == "histogram" else f"{engine} {metadata.version('scikit-learn')}"
 
 
-def _content_hash(array: Activations) -> str:
+def _array_hash(array: Activations) -> str:
     content = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     for block in row_blocks(array):
         content.update(np.ascontiguousarray(block).data)

@@ -13,13 +13,13 @@ from sklearn.feature_selection import f_classif
 from tsns_lib.aggregation import check_n_neurons, select_neurons
 from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
+from tsns_lib.executors import bar
 from tsns_lib.extraction import extract
 from tsns_lib.importance import cumulative_importance, resampled_importance
-from tsns_lib.multi_source import MultiTSNS
-from tsns_lib.runtime.progress import bar
-from tsns_lib.runtime.store import Store
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
+from tsns_lib.selectors import MultiTSNS
 from tsns_lib.stability import half_overlap
+from tsns_lib.store import Store
 
 
 class Choice(NamedTuple):

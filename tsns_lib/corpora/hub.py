@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tsns_lib.corpora.reading import MALFORMED, Reading, collect
+from tsns_lib.corpora.readers import MALFORMED, Reading, collect
 from tsns_lib.corpora.registry import Corpus
 
 

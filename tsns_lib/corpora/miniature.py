@@ -12,18 +12,8 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from tsns_lib.corpora.reading import as_frame
-from tsns_lib.corpora.vocabulary import (
-    BAD,
-    CONTRASTS,
-    GOOD,
-    NEGATED,
-    OPINIONS,
-    PAIRS,
-    REVIEWS,
-    Pairs,
-    Reviews,
-)
+from tsns_lib.corpora.readers import as_frame
+from tsns_lib.corpora.vocabulary import BAD, CONTRASTS, GOOD, NEGATED, OPINIONS, PAIRS, REVIEWS, Pairs, Reviews
 
 NOISE = 0.09  # share of wrong labels
 TRAIN_ROWS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tsns_lib.corpora.reading import as_frame, undouble
+from tsns_lib.corpora.readers import as_frame, undouble
 
 Records = list[dict[str, Any]]
 

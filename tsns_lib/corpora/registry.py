@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from tsns_lib.corpora import readers
-from tsns_lib.corpora.reading import Reading
+from tsns_lib.corpora.readers import Reading
 
 
 @dataclass(frozen=True)

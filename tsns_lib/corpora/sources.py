@@ -1,21 +1,119 @@
-"""A corpus by name, path or hub id, as one plain value; and the list of those that have a name."""
+"""One split of one corpus, as a plain value.
+
+A seeded subset of rows with the classes in proportion.
+
+A corpus by name, path or hub id, as one plain value; and the list of those that have a name.
+"""
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from tsns_lib.corpora import miniature
 from tsns_lib.corpora.hub import read_hub
 from tsns_lib.corpora.own import read_own
-from tsns_lib.corpora.reading import Reading
+from tsns_lib.corpora.readers import Reading
 from tsns_lib.corpora.registry import REGISTRY, Corpus
-from tsns_lib.corpora.source import Source, shared_rows
-from tsns_lib.corpora.subset import stratified_rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of one corpus.
+
+    Attributes
+    ----------
+    name : str
+        `"books"`, `"miniature:books"`, `"hub:books"` or `"my.csv"`.
+    task : str
+        `"sentiment"`, `"nli"`, `"similarity"` or `"own"`.
+    split : str
+        `"train"`, `"dev"` or `"test"`.
+    frame : DataFrame
+        Columns `text` (str), `text_pair` (str or None), `label` (int); rows numbered from 0.
+    origin : dict
+        `kind` (`"files"`, `"hub"`, `"miniature"`, `"own"`); `path`, or `repository` and `commit`;
+        `rows_read`, `rows_kept` and `skipped` ({reason: count}), which add up (before any limit); `repaired`
+        ({repair: rows}); `repeated_rows`; `official_rows` and `paper_rows` (None where there is no such
+        figure); `limit` where one was asked for.
+    """
+
+    name: str
+    task: str
+    split: str
+    frame: pd.DataFrame
+    origin: dict[str, Any]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows in `frame`, after any limit."""
+        return len(self.frame)
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether rows are pairs of texts."""
+        return bool(self.frame["text_pair"].notna().all())
+
+    @property
+    def generated(self) -> bool:
+        """Whether the corpus is built in and generated, not real."""
+        return self.origin["kind"] == "miniature"
+
+
+def shared_rows(a: Source, b: Source) -> int:
+    """Count the different texts (or pairs of texts) that stand, letter for letter, in both sources.
+
+    Examples
+    --------
+    >>> from tsns_lib.corpora.sources import load_source
+    >>> books = load_source("miniature:books")
+    >>> shared_rows(books, books) == len(books.frame.drop_duplicates(["text", "text_pair"]))
+    True
+    """
+    first, second = (set(zip(s.frame["text"], s.frame["text_pair"], strict=True)) for s in (a, b))
+    return len(first & second)
+
+
+def stratified_rows(labels: ArrayLike, limit: int, *, seed: int, name: str) -> NDArray[np.intp]:
+    """Choose exactly `limit` rows at random, the classes in proportion, and return their indices in order.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n,)
+    limit : int
+        Rows to choose: from the number of classes up to n.
+    seed : int
+    name : str
+        What the rows belong to; part of the seed, so that two corpora do not share a stream.
+
+    Returns
+    -------
+    ndarray of shape (limit,), ascending
+
+    Examples
+    --------
+    >>> rows = stratified_rows([0, 0, 0, 0, 0, 0, 1, 1, 1, 1], 5, seed=0, name="books/train")
+    >>> len(rows), sum(rows >= 6)
+    (5, np.int64(2))
+    """
+    labels = np.asarray(labels)
+    classes, sizes = np.unique(labels, return_counts=True)
+    # Largest remainders: a class gets its share rounded down, but at least one row; the rest by remainder.
+    shares = sizes * limit / sizes.sum()
+    counts = np.maximum(shares.astype(int), 1)
+    while counts.sum() < limit:
+        counts[np.argmax(shares - counts)] += 1
+    while counts.sum() > limit:
+        counts[np.argmax(counts)] -= 1
+    stream = np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))
+    chosen = [stream.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, counts, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
 
 __all__ = ["Source", "list_sources", "load_source", "shared_rows"]
 

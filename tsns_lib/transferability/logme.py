@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.transferability.classes import features_and_classes
+from tsns_lib.validation import features_and_classes
 
 MOST_ROUNDS = 100
 PRECISION = 1e-6  # relative change of α/β at which the fixed point is reached (our choice)

@@ -7,7 +7,7 @@ import numpy as np
 
 from tsns_lib.encoders import Encoder
 from tsns_lib.extraction import stored_activations
-from tsns_lib.runtime.store import Store
+from tsns_lib.store import Store
 
 
 def text_embedding(

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.transferability.classes import features_and_classes
+from tsns_lib.validation import features_and_classes
 
 RANK = 1e-10  # relative singular value below which a direction between the class means is none
 

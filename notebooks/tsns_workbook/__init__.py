@@ -1,0 +1,1 @@
+"""What the notebooks share: the paper's numbers, tables, figures, verdicts, and the command `tsns`."""

@@ -1,0 +1,1 @@
+"""Fine-tuning of an encoder: what notebooks 10 to 13 train with."""

@@ -1,0 +1,212 @@
+"""Resamples, equation 1, order and stability."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tsns_lib import cumulative_importance, resampled_importance
+from tsns_lib.aggregation import order_neurons, select_neurons
+from tsns_lib.executors import announce
+from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
+from tsns_lib.stability import half_overlap
+from tsns_lib.store import Store, StoreError
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 100)
+    return rng.normal(size=(100, 12)) + y[:, None] * (np.arange(12) == 4), y
+
+
+SMALL = {"n_resamples": 4, "n_trees": 10}
+
+
+def test_rows_sum_to_one(data, tmp_path):
+    q = resampled_importance(*data, **SMALL, store=tmp_path)
+    assert q.shape == (4, 12)
+    assert np.allclose(q.sum(axis=1), 1)
+
+
+def test_a_resample_is_the_forest_on_its_rows(data, tmp_path):
+    from tsns_lib import forest_importance
+
+    X, y = data
+    q = resampled_importance(X, y, **SMALL, fraction=1.0, seed=3, store=tmp_path)
+    seed = derive_seed(3, "resample", 2, "forest")
+    assert np.array_equal(q[2], forest_importance(X, y, n_trees=10, seed=seed))
+
+
+def test_threads_and_interruptions_never_change_a_bit(data, tmp_path):
+    whole = resampled_importance(*data, **SMALL, n_jobs=1, store=tmp_path / "whole")
+    resampled_importance(*data, n_resamples=2, n_trees=10, n_jobs=2, store=tmp_path / "parts")
+    parts = resampled_importance(*data, **SMALL, n_jobs=2, store=tmp_path / "parts")
+    assert whole.tobytes() == parts.tobytes()
+
+
+def test_a_second_call_reads(data, tmp_path):
+    store = Store(tmp_path)
+    first = resampled_importance(*data, **SMALL, store=store)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    second = resampled_importance(*data, **SMALL, store=store)
+    assert np.array_equal(first, second)
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+
+
+def test_a_killed_call_goes_on_where_it_stopped(tmp_path):
+    code = (
+        "import numpy as np, sys; from tsns_lib import resampled_importance\n"
+        "rng = np.random.default_rng(0); X = rng.normal(size=(400, 200)); y = rng.integers(0, 2, 400)\n"
+        "q = resampled_importance(X, y, n_resamples=int(sys.argv[2]), n_trees=200, store=sys.argv[1])\n"
+        "print(q.tobytes().hex()[-4000:])"
+    )
+
+    def run(store, n_resamples=40):
+        command = [sys.executable, "-c", code, str(tmp_path / store), str(n_resamples)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    killed = run("killed")
+    while not list((tmp_path / "killed").rglob("00002.npy")):
+        time.sleep(0.01)
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("*.npy")}
+    assert 3 <= len(kept) < 40
+    resumed, whole = run("killed").communicate()[0], run("whole").communicate()[0]
+    assert resumed == whole
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+
+
+def test_a_damaged_resample_is_refused(data, tmp_path):
+    resampled_importance(*data, **SMALL, store=tmp_path)
+    shard = next(tmp_path.rglob("00001.npy"))
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with pytest.raises(StoreError, match=r"00001\.npy"):
+        resampled_importance(*data, **SMALL, store=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_resamples": 0}, "n_resamples: must be at least 1, got 0"),
+        ({"fraction": 0}, r"fraction: must be 'auto' or in \(0, 1\], got 0"),
+        ({"fraction": 1.5}, r"fraction: must be 'auto' or in \(0, 1\], got 1.5"),
+        ({"fraction": "all"}, r"fraction: must be 'auto' or in \(0, 1\], got 'all'"),
+        ({"fraction": 0.01}, "fraction: resample 0 .* holds one class only; use a larger fraction"),
+    ],
+)
+def test_bad_resampling_is_one_clear_line(data, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        resampled_importance(*data, **{**SMALL, **arguments})
+
+
+def test_fraction_follows_the_size_of_the_source():
+    assert [resample_fraction(n) for n in (2_000, 9_999, 10_000, 366_180)] == [0.7, 0.7, 0.1, 0.1]
+
+
+def test_resample_rows_are_distinct_and_seeded():
+    rows = resample_rows(1_000, 0.7, seed=5)
+    assert len(rows) == len(set(rows)) == 700
+    assert np.array_equal(rows, resample_rows(1_000, 0.7, seed=5))
+    assert not np.array_equal(rows, resample_rows(1_000, 0.7, seed=6))
+
+
+def test_a_seed_belongs_to_its_parts_and_stays_what_it_is():
+    assert derive_seed(0, "books", "run", 1) == 5074785485830353976
+    assert len({derive_seed(seed, *parts) for seed in (0, 1) for parts in [("a", 1), ("a", 2), ("a1",), ("a",)]}) == 8
+
+
+def test_equation_1_on_literal_values():
+    q = [[0.1, 0.6, 0.3], [0.3, 0.6, 0.1]]
+    assert cumulative_importance(q) == pytest.approx([0.2, 0.6, 0.2])
+    assert cumulative_importance(q, alpha=0, eps=0.1) == pytest.approx([1.0, 6.0, 1.0])
+    assert cumulative_importance(q, alpha=0.5, eps=0.1) == pytest.approx([0.6, 3.3, 0.6])
+
+
+importances = arrays(float, (4, 6), elements=st.floats(0, 1))
+
+
+@given(importances)
+def test_at_alpha_one_it_is_the_mean(q):
+    assert cumulative_importance(q, alpha=1.0) == pytest.approx(q.mean(axis=0))
+
+
+@given(importances, st.permutations(range(4)))
+def test_the_order_of_resamples_does_not_matter(q, order):
+    assert cumulative_importance(q[order], alpha=0.5) == pytest.approx(cumulative_importance(q, alpha=0.5), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"q": [0.1, 0.2]}, "q: must be a finite matrix"),
+        ({"q": [[0.1, np.nan]]}, "q: must be a finite matrix"),
+        ({"alpha": 1.1}, r"alpha: must be in \[0, 1\], got 1.1"),
+        ({"eps": 0}, "eps: must be positive, got 0"),
+    ],
+)
+def test_bad_importances_are_one_clear_line(arguments, message):
+    arguments = {"q": [[0.5, 0.5]], **arguments}
+    with pytest.raises(ValueError, match=message):
+        cumulative_importance(arguments.pop("q"), **arguments)
+
+
+def test_ties_are_not_ordered_by_index():
+    order = order_neurons(np.zeros(1_000))
+    assert sorted(order) == list(range(1_000))
+    assert 400 < np.mean(order[:300]) < 600
+    assert np.array_equal(order, order_neurons(np.zeros(1_000)))
+
+
+@given(arrays(float, 30, elements=st.floats(0, 1)), st.integers(1, 30))
+def test_the_selected_are_the_largest(m, k):
+    m = m + 0.1
+    selected = select_neurons(m, k)
+    assert len(set(selected)) == k
+    assert m[selected].min() >= np.sort(m)[-k]
+
+
+def test_too_few_important_neurons_are_said():
+    with pytest.warns(UserWarning, match="only 1 of the 2 selected neurons have an importance above 0"):
+        assert 1 in select_neurons(np.array([0.0, 0.4, 0.0]), 2)
+
+
+def test_stability_on_literal_values():
+    q = np.array([[0.6, 0.3, 0.1, 0.0], [0.5, 0.0, 0.4, 0.1]])
+    assert half_overlap(q, 2) == 0.5
+    assert half_overlap(np.repeat(q[:1], 6, axis=0), 2) == 1.0
+    assert np.isnan(half_overlap(q[:1], 2))
+
+
+def test_what_forests_will_cost_is_said_before_they_grow(data, tmp_path, capsys):
+    resampled_importance(*data, **SMALL, store=tmp_path, progress=True)
+    said = capsys.readouterr().err.split("\n")[0]
+    assert said == "\r4 forests of 10 trees: about 0 s, 0.0 MB on disk"
+    resampled_importance(*data, **SMALL, store=tmp_path, progress=True)
+    assert "forests" not in capsys.readouterr().err  # what is known costs nothing
+
+
+def test_a_ceiling_is_called_one(data, tmp_path, capsys):
+    resampled_importance(*data, n_resamples=9, n_trees=10, tol=0.2, neurons=[1], store=tmp_path, progress=True)
+    assert capsys.readouterr().err.startswith("\rat most 9 forests of 10 trees: about ")
+
+
+def test_nothing_is_said_unasked(data, tmp_path, capsys):
+    resampled_importance(*data, **SMALL, store=tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_bytes", "said"),
+    [(42, 2e6, "42 s, 2.0 MB"), (600, 2e8, "10 min, 0.2 GB"), (9_000, 18e9, "2.5 h, 18.0 GB")],
+)
+def test_costs_are_said_in_units_for_people(capsys, seconds, n_bytes, said):
+    announce("7 units", seconds, n_bytes)
+    assert capsys.readouterr().err == f"\r7 units: about {said} on disk\n"

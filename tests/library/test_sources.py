@@ -1,0 +1,329 @@
+"""Corpora by name, path and hub id: what loads, what is counted, and every line that a mistake gives."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsns_lib.corpora.hub import read_rows
+from tsns_lib.corpora.registry import REGISTRY
+from tsns_lib.corpora.sources import list_sources, load_source, shared_rows, stratified_rows
+
+SST = "1 warm and odd .\n0 dull .\n1 bright .\n0 slow .\n0 dull .\nnonsense\n"
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch, request):
+    """Only the tests that ask for the real corpora see TSNS_DATA."""
+    if "real_data" not in request.fixturenames:
+        monkeypatch.delenv("TSNS_DATA", raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "SST").mkdir()
+    (tmp_path / "SST/stsa.binary.train").write_text(SST)
+    return tmp_path
+
+
+@pytest.fixture
+def csv(tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text('text,label,note\n"Good, ""really"".",yes,a\nBad.,no,b\nn/a,no,c\n')
+    return path
+
+
+# By name
+
+
+def test_a_registry_name_reads_the_folder_and_counts(folder):
+    source = load_source("sst", data_dir=folder)
+    assert (source.name, source.task, source.split, source.n_rows) == ("sst", "sentiment", "train", 5)
+    assert source.frame["text"].tolist() == ["warm and odd .", "dull .", "bright .", "slow .", "dull ."]
+    assert source.frame["text_pair"].tolist() == [None] * 5
+    assert source.frame["label"].tolist() == [1, 0, 1, 0, 0]
+    assert not source.is_pair
+    assert not source.generated
+    assert source.origin == {
+        "kind": "files",
+        "path": "SST/stsa.binary.train",
+        "rows_read": 6,
+        "rows_kept": 5,
+        "skipped": {"malformed row": 1},
+        "repaired": {},
+        "repeated_rows": 1,
+        "official_rows": 6920,
+        "paper_rows": 6920,
+    }
+
+
+def test_the_environment_variable_names_the_folder(folder, monkeypatch):
+    monkeypatch.setenv("TSNS_DATA", str(folder))
+    assert load_source("sst").n_rows == 5
+
+
+def test_miniature_is_generated():
+    source = load_source("miniature:qqp", split="dev")
+    assert (source.name, source.task, source.generated, source.is_pair) == (
+        "miniature:qqp",
+        "similarity",
+        True,
+        True,
+    )
+    assert source.origin["official_rows"] is None
+
+
+def test_without_a_folder_three_ways_are_named():
+    with pytest.raises(FileNotFoundError, match="set TSNS_DATA or pass data_dir, or load 'hub:sst' or 'miniature:sst'"):
+        load_source("sst")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="data_dir='.*nowhere': no such folder"):
+        load_source("sst", data_dir=tmp_path / "nowhere")
+
+
+def test_the_variable_is_named_when_its_folder_is_not_there(monkeypatch):
+    monkeypatch.setenv("TSNS_DATA", "nowhere")
+    with pytest.raises(FileNotFoundError, match="TSNS_DATA='nowhere': no such folder"):
+        list_sources()
+
+
+def test_a_file_that_is_not_in_the_folder_is_named(folder):
+    with pytest.raises(FileNotFoundError, match="mr: no aclImdb or aclImdb_v1.tar.gz in "):
+        load_source("mr", data_dir=folder)
+
+
+def test_a_file_without_a_usable_row_is_an_error(folder):
+    (folder / "SST/stsa.binary.dev").write_text("nonsense\n")
+    with pytest.raises(ValueError, match=r"stsa.binary.dev: no usable row \(skipped: {'malformed row': 1}\)"):
+        load_source("sst", split="dev", data_dir=folder)
+
+
+def test_an_unknown_split_lists_those_there_are():
+    with pytest.raises(ValueError, match="qqp: no split 'test'; there is train, dev"):
+        load_source("miniature:qqp", split="test")
+
+
+@pytest.mark.parametrize("name", ["miniature:book", "hub:book"])
+def test_an_unknown_corpus_lists_those_there_are(name):
+    with pytest.raises(ValueError, match="'book' is not a corpus of Table 1: books, dvd, "):
+        load_source(name)
+
+
+def test_revision_is_for_the_hub_only():
+    with pytest.raises(ValueError, match="revision='v1' pins a hub corpus, and 'miniature:sst' is none"):
+        load_source("miniature:sst", revision="v1")
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5])
+def test_a_wrong_seed_is_named(seed):
+    with pytest.raises(ValueError, match=f"seed={seed}: needs a whole number"):
+        load_source("miniature:sst", seed=seed)
+
+
+# Limit
+
+
+def test_limit_keeps_exactly_so_many_rows_in_order_and_proportion(folder):
+    whole = load_source("sst", data_dir=folder)
+    part = load_source("sst", data_dir=folder, limit=3, seed=1)
+    assert part.n_rows == 3
+    assert sorted(part.frame["label"]) == [0, 0, 1]
+    texts = iter(whole.frame["text"])
+    assert all(text in texts for text in part.frame["text"])
+    assert part.frame.index.tolist() == [0, 1, 2]
+    assert part.origin["limit"] == "3 of 5 rows, classes in proportion, seed 1"
+    assert part.origin["rows_kept"] == 5
+
+
+def test_limit_is_seeded(csv):
+    def texts(seed):
+        return load_source("miniature:sst", limit=40, seed=seed).frame["text"].tolist()
+
+    assert texts(3) == texts(3)
+    assert texts(3) != texts(4)
+
+
+def test_a_limit_above_the_rows_keeps_everything_and_says_so(folder):
+    source = load_source("sst", data_dir=folder, limit=9)
+    assert (source.n_rows, source.origin["limit"]) == (5, "9 asked for, all 5 rows kept")
+
+
+@pytest.mark.parametrize("limit", [1, 0, -3, 2.5])
+def test_a_limit_below_the_classes_is_an_error(limit):
+    with pytest.raises(ValueError, match=f"limit={limit}: needs a whole number of at least 2"):
+        load_source("miniature:sst", limit=limit)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.data())
+def test_subset_is_exact_and_holds_every_class(sizes, data):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    limit = data.draw(st.integers(len(sizes), len(labels)))
+    rows = stratified_rows(labels, limit, seed=0, name="x")
+    assert len(set(rows)) == limit
+    assert np.all(np.diff(rows) > 0)
+    assert set(labels[rows]) == set(range(len(sizes)))
+
+
+# Your own file
+
+
+def test_csv_maps_string_labels_in_sorted_order(csv):
+    source = load_source(csv)
+    assert source.frame["text"].tolist() == ['Good, "really".', "Bad.", "n/a"]
+    assert source.frame["label"].tolist() == [1, 0, 0]
+    assert (source.name, source.task) == ("my.csv", "own")
+    assert source.origin["labels"] == {"no": 0, "yes": 1}
+    assert source.origin["ignored_columns"] == ["note"]
+
+
+def test_tsv_quotes_never_join_rows(tmp_path):
+    path = tmp_path / "my.tsv"
+    path.write_text('text\ttext_pair\tlabel\n"To be\tor\t1\n"a ""b"""\t"not\t0\n')
+    source = load_source(path)
+    assert source.is_pair
+    assert source.frame["text"].tolist() == ['"To be', 'a "b"']
+    assert source.frame["label"].tolist() == [1, 0]
+    assert source.origin["labels"] == {}
+
+
+def test_jsonl_reads_whole_number_labels_as_they_are(tmp_path):
+    path = tmp_path / "my.jsonl"
+    path.write_text('{"text": "a\u2028b", "label": 2}\n\n{"text": "c", "label": 5.0}\n')
+    assert load_source(str(path)).frame["label"].tolist() == [2, 5]
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "my.parquet"
+    pd.DataFrame({"text": ["a", "b"], "label": [True, False]}).to_parquet(path)
+    source = load_source(path)
+    assert source.frame["label"].tolist() == [1, 0]
+    assert source.origin["labels"] == {"False": 0, "True": 1}
+
+
+BAD = [
+    ("a.csv", "text,label\nx,1\n ,0\n", r"a\.csv, row 2, column 'text': empty"),
+    ("a.csv", "text,text_pair,label\nx,y,1\nx,,0\n", r"a\.csv, row 2, column 'text_pair': empty"),
+    ("a.csv", "text,label\nx,1\ny,\n", r"a\.csv, row 2, column 'label': missing"),
+    ("a.csv", "text,klass\nx,1\n", r"a\.csv: no column 'label'; found: text, klass"),
+    ("a.csv", "txt,label\nx,1\n", r"a\.csv: no column 'text'; found: txt, label"),
+    ("a.csv", "text,label\nx,1\ny,1\n", r"a\.csv: one class only, '1', in all 2 rows"),
+    ("a.csv", "text,label\n", r"a\.csv: no rows"),
+    ("a.csv", "", r"a\.csv: no rows"),
+    ("a.csv", "text,label\nwell, it broke,1\n", r"a\.csv, row 1: 3 fields, but the header has 2"),
+    ("a.csv", 'text,label\n"x,1\ny,0\n', r"a\.csv: not readable as CSV \(unexpected end of data\)"),
+    ("a.tsv", "text\tlabel\nx\n", r"a\.tsv, row 1: 1 fields, but the header has 2"),
+    ("a.jsonl", '{"text": "x", "label": 1}\n{"text"\n', r"a\.jsonl, line 2: not a JSON object"),
+    ("a.jsonl", '{"text": "x", "label": 1}\n3\n', r"a\.jsonl, line 2: not a JSON object"),
+    ("a.jsonl", '{"text": "x", "label": 1}\n{"label": 0}\n', r"a\.jsonl, row 2, column 'text': empty"),
+    ("a.jsonl", '{"text": 7, "label": 1}\n', r"a\.jsonl, row 1, column 'text': 7 is not text"),
+    ("a.parquet", "text", r"a\.parquet: not readable as Parquet"),
+    ("a.xlsx", "text", r"a\.xlsx: ending '\.xlsx' is not one of \.csv, \.tsv, \.jsonl, \.parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD)
+def test_a_bad_file_gives_one_clear_line(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        load_source(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_not_utf8_is_one_line_too(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"text,label\ncaf\xe9,1\n")
+    with pytest.raises(ValueError, match=r"a\.csv: not readable as CSV"):
+        load_source(tmp_path / "a.csv")
+
+
+def test_neither_file_nor_corpus():
+    with pytest.raises(FileNotFoundError, match="bokks: no such file, nor a corpus of Table 1: books, dvd"):
+        load_source("bokks")
+
+
+def test_a_folder_is_no_corpus(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_source(tmp_path)
+
+
+# The hub
+
+
+def test_hub_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"hub:sst: needs 'datasets': pip install 'tsns_lib\[hub\]'"):
+        load_source("hub:sst")
+
+
+def test_hub_labels_become_ours():
+    nli = [(0, "a"), (1, "b"), (2, "c"), (-1, "d"), (7, "e")]
+    reading = read_rows(REGISTRY["snli"], [{"premise": t, "hypothesis": "h", "label": n} for n, t in nli])
+    assert reading.frame["label"].tolist() == [1, 0]
+    assert reading.skipped == {"contradiction": 1, "no gold label": 1, "malformed row": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "ours"),
+    [("rte", 0, 1), ("rte", 1, 0), ("mrpc", 1, 1), ("scitail", "entailment", 1), ("scitail", "neutral", 0)],
+)
+def test_hub_label_spaces(name, label, ours):
+    text, pair, column = REGISTRY[name].hub.columns
+    assert read_rows(REGISTRY[name], [{text: "a", pair: "b", column: label}]).frame["label"].tolist() == [ours]
+
+
+def test_every_split_on_disk_is_on_the_hub():
+    for corpus in REGISTRY.values():
+        assert set(corpus.hub.splits) == set(corpus.files)
+
+
+# Table 1
+
+
+def test_list_sources_has_the_counts_of_table_1():
+    table = list_sources().set_index("name")
+    assert table["paper_training"].tolist() == [2000] * 4 + [
+        25000,
+        6920,
+        23596,
+        366180,
+        261799,
+        2490,
+        363177,
+        3917,
+    ]
+    assert table["paper_transferring"].dropna().to_dict() == {
+        "books": 2000,
+        "dvd": 2000,
+        "electronics": 2000,
+        "kitchen": 2000,
+        "scitail": 2126,
+        "qqp": 40371,
+    }
+    assert table["loaded_train"].isna().all()
+
+
+def test_list_sources_counts_what_is_there(folder):
+    table = list_sources(folder).set_index("name")
+    assert table["loaded_train"].dropna().to_dict() == {"sst": 5}
+    assert table["loaded_dev"].isna().all()
+
+
+def test_shared_rows_counts_pairs_that_stand_in_both(tmp_path):
+    def source(name, pairs):
+        lines = [json.dumps({"text": a, "text_pair": b, "label": i % 2}) for i, (a, b) in enumerate(pairs)]
+        (tmp_path / name).write_text("\n".join(lines))
+        return load_source(tmp_path / name)
+
+    a = source("a.jsonl", [("x", "y"), ("x", "y"), ("x", "z"), ("v", "w")])
+    b = source("b.jsonl", [("x", "y"), ("z", "x"), ("v", "w")])
+    assert shared_rows(a, b) == 2
+
+
+def test_scitail_leaks_ten_pairs(real_data):
+    train, test = (load_source("scitail", split=split, data_dir=real_data) for split in ("train", "test"))
+    assert shared_rows(train, test) == 10

@@ -1,0 +1,323 @@
+import json
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsns_lib.store import Store, StoreError
+
+ROOT = Path(__file__).parents[2]
+WHOLE = np.arange(30, dtype=np.float32).reshape(6, 5)
+
+
+@pytest.fixture
+def entry(tmp_path):
+    return Store(tmp_path).entry("activations", {"encoder": "toy", "rows": 6})
+
+
+@pytest.fixture
+def finished(entry):
+    entry.write(0, WHOLE[:4])
+    entry.write(1, WHOLE[4:])
+    entry.finish(2, n_truncated=1)
+    return entry
+
+
+def test_reads_what_was_written(finished):
+    np.testing.assert_array_equal(finished.read(), WHOLE)
+    assert finished.read().dtype == np.float32
+
+
+def test_the_folder_is_readable_by_people(finished):
+    names = sorted(path.name for path in finished.path.iterdir())
+    assert names == ["00000.npy", "00001.npy", "identity.json", "manifest.json"]
+    assert json.loads((finished.path / "identity.json").read_text()) == {"encoder": "toy", "rows": 6}
+    assert finished.facts() == {"n_truncated": 1}
+
+
+def test_the_key_is_the_identity_and_the_kind(tmp_path):
+    store = Store(tmp_path)
+    one = store.entry("activations", {"a": 1, "b": [2.5, None]})
+    assert one.key == store.entry("activations", {"b": [2.5, None], "a": 1}).key
+    assert one.key != store.entry("activations", {"a": 1, "b": [2.5, 0]}).key
+    assert one.key != store.entry("importance", {"a": 1, "b": [2.5, None]}).key
+    assert one.path == tmp_path / "activations" / one.key
+
+
+def test_naming_an_entry_writes_nothing(tmp_path):
+    Store(tmp_path / "new").entry("importance", {}).missing(3)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("identity", [{"x": np.float32(1)}, {"x": float("nan")}, {"x": {1, 2}}])
+def test_an_identity_is_plain_json(tmp_path, identity):
+    with pytest.raises(ValueError, match="identity of 'importance' is not plain JSON"):
+        Store(tmp_path).entry("importance", identity)
+
+
+def test_a_kind_is_a_word(tmp_path):
+    with pytest.raises(ValueError, match="kind='../up'"):
+        Store(tmp_path).entry("../up", {})
+
+
+def test_the_root_is_the_argument_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("TSNS_CACHE", str(tmp_path / "env"))
+    assert Store().root == tmp_path / "env"
+    assert Store(tmp_path / "own").root == tmp_path / "own"
+    monkeypatch.delenv("TSNS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert Store().root.name == "tsns"
+
+
+def test_finished_shards_count_without_a_manifest(entry):
+    entry.write(1, WHOLE)
+    assert entry.missing(3) == [0, 2]
+    assert not entry.is_finished(1)
+
+
+def test_a_second_writer_changes_nothing(finished):
+    finished.write(0, -WHOLE[:4])
+    np.testing.assert_array_equal(finished.read(), WHOLE)
+
+
+def test_finish_extends_and_never_shrinks(finished):
+    finished.write(2, WHOLE[:1])
+    assert finished.is_finished(2) and not finished.is_finished(3)
+    finished.finish(3, n_truncated=2)
+    assert finished.is_finished(3)
+    finished.finish(1)
+    assert finished.is_finished(3)
+    assert finished.read(2).shape == (6, 5)
+    assert finished.read().shape == (7, 5)
+
+
+def test_fortran_order_is_stored_in_rows(entry):
+    entry.write(0, np.asfortranarray(WHOLE))
+    entry.finish(1)
+    assert np.load(entry.path / "00000.npy").flags.c_contiguous
+    np.testing.assert_array_equal(entry.read(), WHOLE)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 6), max_size=3),
+    rows=st.none() | st.lists(st.integers(0, 5), max_size=8),
+    columns=st.none() | st.lists(st.integers(0, 4), max_size=6),
+)
+def test_rows_and_columns_equal_indexing_the_whole(tmp_path_factory, cuts, rows, columns):
+    entry = Store(tmp_path_factory.mktemp("store")).entry("activations", {})
+    pieces = np.split(WHOLE, sorted(cuts))
+    for index, piece in enumerate(pieces):
+        entry.write(index, piece)
+    entry.finish(len(pieces))
+    expected = WHOLE if rows is None else WHOLE[np.array(rows, dtype=int)]
+    expected = expected if columns is None else expected[:, np.array(columns, dtype=int)]
+    np.testing.assert_array_equal(entry.read(rows=rows, columns=columns), expected)
+
+
+def test_a_partial_read_stays_small(entry):
+    for index in range(4):
+        entry.write(index, np.ones((1_000, 500)))
+    entry.finish(4)
+    tracemalloc.start()
+    assert entry.read(rows=[0, 3_999], columns=[7]).tolist() == [[1.0], [1.0]]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_shape_and_dtype_come_from_the_manifest(finished):
+    assert (finished.shape, finished.dtype) == ((6, 5), np.float32)
+
+
+def test_an_unfinished_entry_has_no_shape(entry):
+    entry.write(0, WHOLE)
+    with pytest.raises(StoreError, match="no manifest"):
+        _ = entry.shape
+
+
+def test_only_shards_with_a_wanted_row_are_opened(finished):
+    (finished.path / "00001.npy").unlink()
+    np.testing.assert_array_equal(finished.read(rows=[3, 0]), WHOLE[[3, 0]])
+
+
+def test_columns_get_an_entry_of_their_own(finished):
+    np.testing.assert_array_equal(finished.columns([4, 0]), WHOLE[:, [4, 0]])
+    np.testing.assert_array_equal(finished.columns([0, 4]), WHOLE[:, [0, 4]])
+    root = finished.path.parents[1]
+    assert len(list((root / "columns").iterdir())) == 2
+    kept = [json.loads(path.read_text()) for path in root.glob("columns/*/identity.json")]
+    assert [(each["entry"], each["n_columns"]) for each in kept] == [(finished.key, 2)] * 2
+
+
+def test_columns_are_read_where_they_are_kept(finished):
+    first = finished.columns(np.array([1, 3]))
+    for shard in finished.path.glob("*.npy"):
+        shard.unlink()
+    np.testing.assert_array_equal(finished.columns([1, 3]), first)
+
+
+def test_columns_follow_their_entry(finished):
+    finished.columns([1])
+    finished.write(2, -WHOLE[:1])
+    finished.finish(3)
+    assert finished.columns([1])[:, 0].tolist() == [1.0, 6.0, 11.0, 16.0, 21.0, 26.0, -1.0]
+
+
+def test_columns_of_an_altered_shard_are_not_kept(finished):
+    np.save(finished.path / "00001.npy", WHOLE[4:] + 1)
+    with pytest.raises(StoreError, match=r"00001.npy: checksum differs"):
+        finished.columns([1])
+    with pytest.raises(StoreError, match=r"00001.npy: checksum differs"):
+        finished.columns([1])
+
+
+def test_kept_columns_are_verified_too(finished):
+    finished.columns([1])
+    (kept,) = finished.path.parents[1].glob("columns/*/00000.npy")
+    np.save(kept, np.zeros((4, 1), dtype=np.float32))
+    with pytest.raises(StoreError, match=r"columns/\w+/00000.npy: checksum differs"):
+        finished.columns([1])
+
+
+@pytest.mark.parametrize("numbers", [[5], [-1], [0.5]])
+def test_columns_to_keep_are_checked(finished, numbers):
+    with pytest.raises(ValueError, match="columns: "):
+        finished.columns(numbers)
+    assert not (finished.path.parents[1] / "columns").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([6], "rows: 6 is outside 0..5"),
+        ([-1], "rows: -1 is outside"),
+        ([0.5], "rows: expected a 1-D sequence of integers, got float64"),
+        (np.ones(6, dtype=bool), "rows: expected a 1-D sequence of integers, got bool"),
+    ],
+)
+def test_rows_that_are_not_there(finished, rows, message):
+    with pytest.raises(ValueError, match=message):
+        finished.read(rows=rows)
+
+
+def test_columns_that_are_not_there(finished):
+    with pytest.raises(ValueError, match="columns: 5 is outside 0..4"):
+        finished.read(columns=[5])
+
+
+def test_no_manifest(entry):
+    entry.write(0, WHOLE)
+    with pytest.raises(StoreError, match=r"manifest.json: no manifest, the entry is unfinished; run the step"):
+        entry.read()
+    with pytest.raises(StoreError, match="no manifest"):
+        entry.facts()
+
+
+def test_an_unreadable_manifest(finished):
+    (finished.path / "manifest.json").write_text('{"shards"')
+    with pytest.raises(StoreError, match=r"manifest.json: is not a manifest; delete this file"):
+        finished.read()
+
+
+def test_fewer_shards_than_asked_for(finished):
+    with pytest.raises(StoreError, match=r"manifest.json: lists 2 shards, not 3"):
+        finished.read(3)
+
+
+@pytest.mark.parametrize("length", [0, 100, 140])
+def test_a_truncated_shard(finished, length):
+    os.truncate(finished.path / "00001.npy", length)
+    with pytest.raises(StoreError, match=r"00001.npy: truncated or no .npy shard .*delete this file"):
+        finished.read()
+    with pytest.raises(StoreError, match=r"00001.npy: truncated"):
+        finished.read(rows=[5])
+
+
+def test_a_truncated_shard_is_not_promised(entry):
+    entry.write(0, WHOLE)
+    os.truncate(entry.path / "00000.npy", 150)
+    with pytest.raises(StoreError, match=r"00000.npy: truncated"):
+        entry.finish(1)
+
+
+def test_an_altered_shard(finished):
+    np.save(finished.path / "00000.npy", WHOLE[:4] + 1)
+    with pytest.raises(StoreError, match=r"00000.npy: checksum differs from the manifest's; delete this file"):
+        finished.read()
+
+
+def test_a_missing_shard(finished):
+    (finished.path / "00001.npy").unlink()
+    assert not finished.is_finished(2)
+    with pytest.raises(StoreError, match=r"00001.npy: shard is missing; run the step"):
+        finished.read()
+
+
+@pytest.mark.parametrize("other", [WHOLE[:4].astype(np.float64), WHOLE[:4, :3]])
+def test_a_shard_of_another_dtype_or_shape(finished, other):
+    np.save(finished.path / "00000.npy", other)
+    with pytest.raises(StoreError, match=r"00000.npy: holds .*, its manifest says <f4 \(4, 5\); delete"):
+        finished.read(columns=[0])
+
+
+def test_shards_that_do_not_fit_together(entry):
+    entry.write(0, WHOLE)
+    entry.write(1, WHOLE[:, :2])
+    with pytest.raises(StoreError, match=r"00001.npy: holds <f4 \(6, 2\), the first shard <f4 \(6, 5\)"):
+        entry.finish(2)
+
+
+def test_a_pickle_is_refused(entry, finished):
+    with pytest.raises(ValueError, match="shard 3: cannot store shape .* dtype object"):
+        entry.write(3, np.array([{"a": 1}], dtype=object))
+    np.save(finished.path / "00000.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(StoreError, match=r"00000.npy: truncated or no .npy shard"):
+        finished.read()
+
+
+def test_a_lost_shard_that_comes_back_is_promised_anew(finished):
+    (finished.path / "00001.npy").unlink()
+    finished.write(1, WHOLE[4:] + 1e-3)
+    assert not finished.is_finished(2)
+    finished.finish(2)
+    np.testing.assert_array_equal(finished.read()[4:], WHOLE[4:] + np.float32(1e-3))
+
+
+def test_a_disk_that_refuses(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"identity.json: .*set TSNS_CACHE to another folder"):
+        Store(tmp_path / "file").entry("importance", {}).write(0, WHOLE)
+
+
+def test_leftovers_of_killed_writers_go_after_an_hour(entry):
+    entry.write(0, WHOLE)
+    old, fresh = entry.path / ".00001.npy.a.part", entry.path / ".00001.npy.b.part"
+    old.touch()
+    fresh.touch()
+    os.utime(old, (time.time() - 7_200,) * 2)
+    entry.finish(1)
+    assert not old.exists() and fresh.exists()
+    assert entry.missing(2) == [1]
+
+
+def test_concurrent_writers_are_harmless(tmp_path):
+    script = (
+        "import sys, numpy as np; from tsns_lib.store import Store\n"
+        "entry = Store(sys.argv[1]).entry('importance', {'seed': 0})\n"
+        "for index in range(40): entry.write(index, np.full((1, 2_000), index))\n"
+        "entry.finish(40); assert entry.read().sum() == 780 * 2_000"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    writers = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    entry = Store(tmp_path).entry("importance", {"seed": 0})
+    assert entry.read().sum() == 780 * 2_000
+    assert len(list(entry.path.iterdir())) == 42

@@ -1,0 +1,352 @@
+"""A small encoder is really trained here: what changes, what does not, and what a kill leaves."""
+
+import gc
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tsns_workbook.finetuning.finetune import TENSORS, Recipe, fine_tune
+from tsns_workbook.finetuning.prepared import prepared_encoder
+
+from tsns_lib import load_encoder, load_source
+from tsns_lib.corpora.sources import Source
+from tsns_lib.extraction import extract
+from tsns_lib.store import StoreError
+from tsns_lib.transferability.reinitialization import changes, reinitialize, scramble
+
+ROOT = Path(__file__).parents[2]
+BOOKS = load_source("miniature:books", limit=32)
+RECIPE = Recipe(epochs=1, max_length=32, batch_size=16)
+LAYER_TENSORS = 16
+HEAD = {"head.dense.bias", "head.dense.weight", "head.linear.bias", "head.linear.weight"}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder()
+
+
+@pytest.fixture(scope="module")
+def tune(encoder, tmp_path_factory):
+    """Train into one store, so that what several tests look at is trained once."""
+    store = tmp_path_factory.mktemp("finetuned")
+
+    def tune(**options):
+        settings = {"seed": 0, "store": store, "progress": False} | options
+        return fine_tune(BOOKS, encoder, RECIPE, **settings)
+
+    return tune
+
+
+def trained(finetuned):
+    return set(finetuned.entry.facts()["tensors"])
+
+
+# what is trained
+
+
+def test_full_tuning_changes_every_tensor(tune, encoder):
+    finetuned = tune()
+    assert trained(finetuned) == {f"encoder.{name}" for name in encoder.model.state_dict()} | HEAD
+    assert finetuned.losses.shape == (2,) and 0 < finetuned.seconds < 60
+
+
+def test_the_encoder_itself_is_left_alone(tune, encoder):
+    before = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+    tune(method="head", head_layer=1)
+    after = encoder.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_a_block_of_layers_is_tuned_and_nothing_else(tune):
+    finetuned = tune(head_layer=2, tuned_layers=[2, 1])
+    assert trained(finetuned) - HEAD == {
+        name for name in trained(finetuned) if name.startswith(("encoder.encoder.layer.1.", "encoder.encoder.layer.2."))
+    }
+    assert len(trained(finetuned)) == 2 * LAYER_TENSORS + len(HEAD)
+
+
+def test_adapters_are_tuned_with_the_norms_of_their_layers(tune):
+    finetuned = tune(head_layer=2, tuned_layers=[2], method="adapter")
+    norms = {
+        f"encoder.encoder.layer.2.{place}.LayerNorm.{kind}"
+        for place in ("attention.output", "output")
+        for kind in ("weight", "bias")
+    }
+    adapters = {
+        f"adapters.2_{place}.{step}.{kind}"
+        for place in ("attention_output", "output")
+        for step in ("down", "up")
+        for kind in ("weight", "bias")
+    }
+    assert trained(finetuned) == norms | adapters | HEAD
+
+
+def test_probing_trains_the_head_alone(tune):
+    assert trained(tune(method="head", head_layer=1)) == HEAD
+
+
+def test_what_was_prepared_is_kept_with_what_was_trained(tune, encoder):
+    finetuned = tune(method="head", head_layer=1, prepare=partial(reinitialize, layers=[0], seed=3))
+    drawn = reinitialize(encoder.model, [0], seed=3).encoder.layer[0].output.dense.weight
+    assert torch.equal(finetuned.model.encoder.encoder.layer[0].output.dense.weight, drawn)
+    assert {name.split(".")[3] for name in trained(finetuned) - HEAD} == {"0"}
+    assert finetuned.folder != tune(method="head", head_layer=1).folder
+
+
+def test_adapters_begin_as_the_identity(encoder):
+    from tsns_workbook.finetuning.model import TunedModel, fresh_model
+
+    shape = {"head_layer": 5, "n_classes": 2, "seed": 1}
+    ids = torch.tensor([[101, 2023, 2003, 102]])
+    with torch.inference_mode():
+        plain, adapted = (
+            TunedModel(fresh_model(encoder), adapted=layers, **shape).eval()(ids, torch.ones_like(ids))["logits"]
+            for layers in ([], [0, 3])
+        )
+    assert torch.equal(plain, adapted)
+
+
+# the same again
+
+
+def test_the_same_seed_gives_the_same_model(tune, tmp_path):
+    options = {"head_layer": 2, "tuned_layers": [1, 2]}
+    first, again, other = (
+        tune(**options, seed=seed, store=store).logits(BOOKS)
+        for seed, store in ((0, tmp_path / "a"), (0, tmp_path / "b"), (1, tmp_path / "a"))
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_second_call_reads(tune):
+    first = tune(method="head", head_layer=1)
+    before = (first.folder / TENSORS).stat().st_mtime_ns
+    start = time.perf_counter()
+    again = tune(method="head", head_layer=1)
+    assert time.perf_counter() - start < 1
+    assert (first.folder / TENSORS).stat().st_mtime_ns == before
+    assert np.array_equal(first.losses, again.losses)
+
+
+def test_fewer_rows_are_some_of_more():
+    from tsns_workbook.finetuning.finetune import _sample
+
+    more, fewer = (set(_sample(BOOKS, n_rows, 4)[0]) for n_rows in (20, 10))
+    assert fewer < more
+    assert fewer != set(_sample(BOOKS, 10, 5)[0])
+
+
+def test_labels_come_back_as_they_went_in(encoder, tmp_path):
+    frame = BOOKS.frame.assign(label=np.where(BOOKS.frame["label"] == 1, 7, -3))
+    source = Source("own", "own", "train", frame, BOOKS.origin)
+    recipe = Recipe(epochs=12, learning_rate=2e-3, max_length=32, dtype="float32")
+    options = {"seed": 0, "method": "head", "store": tmp_path, "progress": False}
+    finetuned = fine_tune(source, encoder, recipe, **options)
+    assert set(finetuned.predict(source)) == {-3, 7}
+    assert (finetuned.predict(source) == frame["label"]).mean() > 0.7
+    assert finetuned.losses[-4:].mean() < finetuned.losses[:4].mean()
+
+
+# what is left behind
+
+
+def test_it_is_quiet_and_writes_to_the_store_alone(tune, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    finetuned = tune(method="head", head_layer=0)
+    finetuned.predict(BOOKS)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+    assert {path.name for path in finetuned.folder.iterdir()} <= {
+        ".lock", "00000.npy", "identity.json", "manifest.json", TENSORS,
+    }  # fmt: skip
+
+
+def test_the_generators_go_on_as_if_nothing_had_happened(tune, tmp_path):
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    tune(method="head", head_layer=0, store=tmp_path)
+    assert torch.rand(1) == expected
+
+
+KILLED = """
+import sys
+from tsns_lib import load_encoder, load_source
+from tsns_lib.transferability import training
+from tsns_workbook.finetuning.finetune import Recipe, fine_tune
+training.CHECKPOINT_SECONDS = 0
+fine_tune(load_source("miniature:books", limit=32), load_encoder(), Recipe(epochs=4, max_length=32), seed=2,
+          head_layer=1, tuned_layers=[1], store=sys.argv[1])
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(encoder, tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("finetuned/*/checkpoints/checkpoint-6/trainer_state.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    written = {path.suffix for path in tmp_path.glob("finetuned/*/checkpoints/checkpoint-*/*")}
+    assert written == {".safetensors", ".json"}
+    for state in tmp_path.glob("finetuned/*/checkpoints/checkpoint-*/trainer_state.json"):
+        content = json.loads(state.read_text())
+        content["log_history"][0]["loss"] = 99.0  # shows whether it is read
+        state.write_text(json.dumps(content))
+    options = {"seed": 2, "head_layer": 1, "tuned_layers": [1], "progress": False}
+    recipe = Recipe(epochs=4, max_length=32)
+    resumed = fine_tune(BOOKS, encoder, recipe, store=tmp_path, **options)
+    whole = fine_tune(BOOKS, encoder, recipe, store=tmp_path / "whole", **options)
+    assert resumed.losses[0] == 99.0 and len(resumed.losses) == 16
+    assert np.array_equal(resumed.losses[1:], whole.losses[1:])
+    assert np.array_equal(resumed.logits(BOOKS), whole.logits(BOOKS))
+    assert not (resumed.folder / "checkpoints").exists()
+
+
+def test_an_altered_file_is_refused(tune, tmp_path):
+    finetuned = tune(method="head", head_layer=0)
+    shutil.copytree(finetuned.store.root, tmp_path / "copy")
+    copy = tune(method="head", head_layer=0, store=tmp_path / "copy")
+    with (copy.folder / TENSORS).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(StoreError, match=f"{TENSORS}: is missing or not as it was written"):
+        _ = copy.model
+
+
+def test_a_model_for_predictions_alone_is_not_kept_and_is_trained_again_for_more(tune, tmp_path):
+    dvd = load_source("miniature:dvd", limit=40)
+    options = {"method": "head", "head_layer": 0, "store": tmp_path}
+    losses = tune(only_for=dvd, **options).losses
+    tuned = tune(only_for=dvd, **options)
+    assert tuned.knows(dvd) and not tuned.is_trained and tuned.predict(dvd).shape == (40,)
+    assert not list(tmp_path.rglob(TENSORS))
+    with pytest.raises(StoreError, match=f"{TENSORS}: is missing"):
+        tuned.logits(["not yet read"])
+    again = tune(**options)
+    assert again.is_trained and np.array_equal(again.losses, losses)
+    assert again.logits(["not yet read"]).shape == (1, 2)
+
+
+def test_only_the_last_model_stays_in_memory(tune):
+    first = weakref.ref(tune(method="head", head_layer=0).model)
+    assert first() is not None
+    _ = tune(method="head", head_layer=1).model
+    gc.collect()
+    assert first() is None
+
+
+def test_what_has_predicted_still_has_gradients(tune):
+    finetuned = tune()
+    finetuned.logits(["not yet read"])
+    finetuned.model.requires_grad_(True)
+
+
+# as encoders
+
+
+def test_the_trained_layers_are_an_encoder(tune):
+    finetuned = tune(head_layer=2, tuned_layers=[1, 2])
+    own = finetuned.encoder()
+    assert (own.n_layers, own.hidden_size) == (3, 384)
+    states = extract(BOOKS, own, max_length=32, store=finetuned.store, progress=False)
+    with torch.inference_mode():
+        logits = finetuned.model.head(torch.from_numpy(states[:, -384:])).numpy()
+    assert logits == pytest.approx(finetuned.logits(BOOKS), abs=0.02)  # these in bfloat16
+    assert finetuned.encoder().fingerprint == own.fingerprint
+
+
+def test_a_model_with_adapters_is_no_encoder(tune):
+    with pytest.raises(ValueError, match="encoder: a model with adapters is no plain encoder"):
+        tune(head_layer=2, tuned_layers=[2], method="adapter").encoder()
+
+
+def test_a_prepared_encoder_holds_what_was_prepared(encoder, tmp_path):
+    order = [1, 0, 2, 3, 4, 5]
+    own = prepared_encoder(encoder, partial(scramble, order=order), store=tmp_path)
+    assert not changes(scramble(encoder.model, order), own.model)["changed"].any()
+    assert own.fingerprint != encoder.fingerprint
+
+
+# what is wrong is named
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lora"}, "method='lora': expected one of full, adapter, head"),
+        ({"head_layer": 6}, "head_layer=6: expected 0 to 5 for builtin:minilm"),
+        ({"head_layer": 2, "tuned_layers": [3]}, r"tuned_layers=\[3\]: expected layers from 0 to the head's, 2"),
+        ({"tuned_layers": []}, r"tuned_layers=\[\]: expected layers"),
+        ({"method": "head", "tuned_layers": [1]}, "tuned_layers: method='head' tunes none"),
+        ({"n_rows": 33}, "n_rows=33: expected 1 to 32, the rows of miniature:books"),
+        ({"n_rows": 1}, "miniature:books: the 1 rows have one class only"),
+        ({"prepare": lambda model: model}, "prepare: expected functools.partial of a function of a module, got <func"),
+        ({"prepare": partial(lambda model: model)}, "prepare: expected functools.partial of a function of a module"),
+        ({"prepare": partial(reinitialize, layers={1})}, "prepare: the arguments of .* are not plain JSON"),
+    ],
+)
+def test_a_wrong_argument_is_named(tune, options, message):
+    with pytest.raises(ValueError, match=message):
+        tune(**options)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"epochs": 0}, "epochs=0: expected a whole number of at least 1"),
+        ({"batch_size": 2.5}, "batch_size=2.5: expected a whole number of at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0: expected a positive number"),
+        ({"clip": float("nan")}, "clip=nan: expected a positive number"),
+        ({"dtype": "float16"}, "dtype='float16': expected 'bfloat16' or 'float32'"),
+    ],
+)
+def test_a_recipe_names_what_is_wrong(field, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RECIPE, **field)
+
+
+def test_a_recipe_must_fit_the_encoder(encoder, tmp_path):
+    with pytest.raises(ValueError, match="max_length=513: expected 6 to 512 for builtin:minilm"):
+        fine_tune(BOOKS, encoder, Recipe(max_length=513), seed=0, store=tmp_path)
+
+
+def test_an_encoder_of_another_build_is_refused(tmp_path):
+    from test_encoders import tiny_folder
+
+    tiny = load_encoder(tiny_folder("distilbert", tmp_path / "tiny"))
+    with pytest.raises(ValueError, match="DistilBertModel: has no encoder.layer, which BERT, RoBERTa and ELECTRA have"):
+        fine_tune(BOOKS, tiny, Recipe(max_length=16), seed=0, store=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("family", ["roberta", "electra"])
+def test_other_families_are_trained_too(family, tmp_path):
+    from test_encoders import tiny_folder
+
+    tiny = load_encoder(tiny_folder(family, tmp_path / "tiny"))
+    options = {"seed": 0, "method": "adapter", "store": tmp_path, "progress": False}
+    finetuned = fine_tune(BOOKS, tiny, Recipe(epochs=1, max_length=16), **options)
+    assert len(trained(finetuned)) == 3 * (4 + 8) + 4
+    assert finetuned.predict(BOOKS).shape == (32,)
+
+
+def test_importing_needs_no_torch():
+    code = (
+        "import sys\n"
+        "from tsns_lib.transferability import finetuning, task_embedding, reinitialization, text_embedding\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "False False\n"

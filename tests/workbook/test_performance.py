@@ -1,0 +1,109 @@
+"""The benchmarks promise their frames; no time is asserted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tsns_workbook import benchmarks, paper, performance
+from tsns_workbook.performance import ratio_plot, scaling_plot
+
+from tsns_lib import load_encoder
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 60)
+    return (rng.normal(size=(120, 60)) + 2 * y[:, None] * (np.arange(60) < 6)).astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def compared(data):
+    return benchmarks.compare_forests(*data, n_trees=20, neurons=[6], peers=["ExtraTreesClassifier"])
+
+
+def test_every_forest_stands_beside_scikit_learn(compared):
+    assert compared["forest"].tolist() == ["tsns_lib", "RandomForestClassifier", "ExtraTreesClassifier"]
+    assert compared.set_index("forest").at["RandomForestClassifier", "ratio"] == 1
+    assert (compared["K=6"] >= 0.8).all()  # the six planted neurons
+
+
+def test_a_peer_that_is_missing_is_named(data, monkeypatch):
+    monkeypatch.setitem(benchmarks.PEERS, "a forest of tomorrow", ("not_yet_written", benchmarks.PEERS["ydf"][1]))
+    table = benchmarks.compare_forests(*data, n_trees=5, neurons=[6], peers=["a forest of tomorrow"]).set_index(
+        "forest"
+    )
+    assert table.at["a forest of tomorrow", "note"] == "not installed"
+    assert np.isnan(table.at["a forest of tomorrow", "seconds"])
+
+
+def test_scaling_varies_one_thing_at_a_time(data):
+    measured = benchmarks.scaling(*data, {"rows": [60, 120], "threads": [1]}, n_trees=5)
+    assert measured[["varied", "value"]].drop_duplicates().values.tolist() == [
+        ["rows", 60],
+        ["rows", 120],
+        ["threads", 1],
+    ]
+    assert set(measured["forest"]) == {"tsns_lib", "RandomForestClassifier"}
+    figure = scaling_plot(measured, title="made up")
+    assert [axes.get_title() for axes in figure.axes] == ["rows", "threads"]
+
+
+def test_ratios_are_drawn_for_what_was_measured(compared):
+    missing = pd.DataFrame([{"forest": "a forest of tomorrow", "note": "not installed"}])
+    figure = ratio_plot(pd.concat([compared, missing]), "forest", title="made up", than="scikit-learn")
+    assert len(figure.axes[0].patches) == len(compared)
+
+
+def test_operations_of_one_token_are_two_for_each_weight():
+    encoder = load_encoder()
+    of_layer = 4 * 384 * 384 + 2 * 384 * 1_536
+    assert benchmarks.operations(np.array([1]), encoder) == 6 * (2 * of_layer + 4 * 384)
+
+
+def test_the_plain_loop_gives_the_same_activations():
+    texts = ["a made-up line", "another one, of more words", "short"]
+    encoder = load_encoder()
+    assert np.allclose(benchmarks._plain(encoder, texts, 32), benchmarks._ours(encoder, texts, 32), atol=1e-5)
+
+
+def test_the_papers_forests_are_counted():
+    training = paper.table1().set_index("source")["training"].astype(int).to_dict()
+    grown = benchmarks.paper_forests(training)
+    assert grown.groupby("what")["forests"].sum().to_dict() == {
+        "Tables 2 and 3, Figure 2": 12 * 500, "Table 4": 6 * 500, "Table 5": 66 * 500
+    }  # fmt: skip
+    assert grown.set_index("source").at["snli", "resample rows"].max() == 36_618
+    assert grown.loc[grown["what"] == "Table 4", "resample rows"].tolist() == [2_800]
+
+
+def test_the_bill_is_units_times_their_cost():
+    grown = pd.DataFrame({"what": ["Table 2"], "resample rows": [1024], "forests": [36]})
+    bill = benchmarks.paper_cost(grown, 1e-6, {"all": 7_200_000}, 1_000, rows=100)
+    assert bill.at["Table 2", "core-hours"] == pytest.approx(36 * 1_000 * 1e-6 * 1024 * 10 / 3600, abs=0.05)
+    assert bill.at["activations", "core-hours"] == 2.0
+    assert bill.at["all", "hours on 16 cores"] == pytest.approx(bill.at["all", "core-hours"] / 16, abs=0.05)
+
+
+def test_copies_get_noisier(data):
+    X, _ = data
+    wide = performance.noisy_copies(X, 150)
+    assert wide.shape == (120, 150)
+    assert np.array_equal(wide[:, :60], X)
+    near, far = (np.abs(wide[:, first : first + 30] - X[:, :30]).mean() for first in (60, 120))
+    assert 0 < near < far
+
+
+def test_what_was_not_measured_is_not_judged(compared):
+    ways = pd.DataFrame({"way": ["tsns_lib, bfloat16", "plain loop, float32", "NeuroX to HDF5"], "rows": 200})
+    ways["seconds"] = [1.0, 6.0, np.nan]
+    peak = pd.DataFrame({"encoder": list(performance.PEAK_TARGETS), "share": [0.5, 0.5]})
+    workers = pd.DataFrame({"where": ["here, 2 threads", "2 workers"], "ratio": [1.2, 1.9], "same bits": True})
+    saved = pd.DataFrame({"change": [0.1, -0.7], "resamples": [24, 32], "J": 100})
+    judged = performance.targets({"base": compared}, ways, peak, workers, saved).set_index("promise")["verdict"]
+    assert judged["forest, tall"] == "not measured here"
+    assert judged["extraction of 200 texts against plain loop, float32"] == "met"
+    assert judged["extraction of 200 texts against NeuroX to HDF5"] == "not measured here"
+    assert judged["share of the matrix speed, BERT-large's shape (24 × 1,024)"] == "not met"
+    assert judged["from 1 to 2 workers"] == "met"
+    assert judged["tol: largest change of an average, in points"] == "not met"
+    assert judged["tol: resamples used of those of all J"] == ""

@@ -1,0 +1,204 @@
+"""Correlations over pairs that share their sources, and the pairs themselves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from tsns_workbook.prediction import (
+    PREDICTORS,
+    WITHIN,
+    correlate,
+    correlation_table,
+    pair_table,
+    prediction_claims,
+    prediction_table,
+    predictor_plot,
+    similarity_scatter,
+)
+
+NAMES = list("abcdef")
+OFF = ~np.eye(6, dtype=bool)
+
+
+def square(seed):
+    return np.random.default_rng(seed).normal(size=(6, 6))
+
+
+def likeness(seed):
+    matrix = square(seed)
+    return matrix + matrix.T
+
+
+class Encoder:
+    """The shape of an encoder: two layers of four neurons."""
+
+    n_layers, n_neurons = 2, 8
+
+
+class Named:
+    """A source by name and size."""
+
+    def __init__(self, name, n_rows):
+        self.name, self.n_rows = name, n_rows
+
+
+def make_grid(names=NAMES, prefix=""):
+    """Source i chooses 4 neurons, i of them in the second layer, at most 4; transfer is as good as both are alike."""
+    rows = []
+    for i, source in enumerate(names):
+        second = min(i, 4)
+        chosen = np.array([*range(4 - second), *range(4, 4 + second)])
+        for j, target in enumerate(names):
+            if i != j:
+                accuracy = 0.9 - 0.05 * abs(second - min(j, 4))
+                cells = [("tsns", 4, accuracy, chosen), ("random", 4, 0.5, np.array([0, 1, 4, 5]))]
+                cells += [("last_layer", 4, 0.6, np.arange(4, 8)), ("majority", 0, 0.5 + 0.01 * j, None)]
+                rows += [(prefix + source, prefix + target, m, k, 0, a, s) for m, k, a, s in cells]
+    return pd.DataFrame(rows, columns=["source", "target", "method", "k", "run", "accuracy", "selected"])
+
+
+def make_pairs(prefix="", grid=None):
+    grids = {"first": make_grid(prefix=prefix) if grid is None else grid, "second": make_grid(list("uvwxyz"), prefix)}
+    sources = [Named(prefix + name, 10 * i + 10) for i, name in enumerate("abcdefuvwxyz")]
+    return pair_table(grids, sources, ("tsns", 4), ("last_layer", 4), Encoder())
+
+
+@pytest.mark.parametrize(("correlation", "reference"), [("spearman", spearmanr), ("pearson", pearsonr)])
+def test_estimate_is_scipys_over_the_pairs(correlation, reference):
+    x, y = square(0), square(1)
+    assert correlate([(x, y)], correlation).estimate == pytest.approx(reference(x[OFF], y[OFF]).statistic)
+
+
+def test_within_targets_the_columns_do_not_matter():
+    x, y = square(0), square(1)
+    moved = y + 100 * np.arange(6)
+    for correlation in ("spearman", "pearson"):
+        expected = correlate([(x, y)], correlation, within=True)
+        assert correlate([(x, moved)], correlation, within=True) == pytest.approx(expected)
+
+
+def test_within_targets_is_the_mean_of_the_columns_for_spearman():
+    x, y = square(0), square(1)
+    columns = [spearmanr(x[OFF[:, j], j], y[OFF[:, j], j]).statistic for j in range(6)]
+    assert correlate([(x, y)], "spearman", within=True).estimate == pytest.approx(np.mean(columns))
+
+
+def test_the_diagonal_is_never_read():
+    x, y = square(0), square(1)
+    broken = x.copy()
+    np.fill_diagonal(broken, 1e9)
+    for correlation in ("spearman", "pearson"):
+        assert correlate([(x, y)], correlation) == pytest.approx(correlate([(broken, y)], correlation))
+
+
+def test_perfect_prediction_is_as_rare_as_permutations_allow():
+    x = likeness(0)
+    found = correlate([(x, x)], "spearman")
+    assert found.estimate == pytest.approx(1)
+    assert 0.0002 <= found.p < 0.006  # 1 of 720 permutations
+    assert found.null_high < 1
+    assert (found.left_out_low, found.left_out_high) == pytest.approx((1, 1))
+
+
+def test_the_test_keeps_its_level_where_pairs_share_sources():
+    """An effect of the source on both sides: treating pairs as independent would reject far too often."""
+    rng = np.random.default_rng(0)
+    p, naive = [], []
+    for _ in range(150):
+        x, y = (rng.normal(size=(6, 1)) + 0.3 * rng.normal(size=(6, 6)) for _ in range(2))
+        p.append(correlate([(x, y)], "pearson").p)
+        naive.append(pearsonr(x[OFF], y[OFF], alternative="greater").pvalue)
+    assert np.mean(np.array(p) < 0.05) < 0.10
+    assert np.mean(np.array(naive) < 0.05) > 0.15
+
+
+def test_leaving_out_the_one_source_that_carries_it():
+    x, y = np.zeros((6, 6)), np.zeros((6, 6))
+    x[0], y[0] = 5, 7
+    noise = 0.01 * square(2), 0.01 * square(3)
+    found = correlate([(x + noise[0], y + noise[1])], "pearson")
+    assert found.estimate > 0.99
+    assert found.left_out_low < 0.3
+
+
+def test_a_predictor_without_variation_gives_nothing():
+    assert np.isnan(correlate([(np.ones((6, 6)), square(0))], "spearman")).all()
+    columns = np.tile(np.arange(6.0), (6, 1)) / 3
+    assert np.isnan(correlate([(columns, square(0))], "pearson", within=True)).all()
+
+
+def test_same_seed_same_permutations():
+    pair = (likeness(0), square(1))
+    assert correlate([pair], "spearman", seed=3) == correlate([pair], "spearman", seed=3)
+    assert correlate([pair], "spearman", seed=3).p != correlate([pair], "spearman", seed=4).p
+
+
+@pytest.mark.parametrize(
+    ("relations", "correlation", "message"),
+    [
+        (
+            [(np.ones((6, 6)), np.ones((6, 6)))],
+            "kendall",
+            "correlation: must be 'spearman' or 'pearson', got 'kendall'",
+        ),
+        ([(np.ones((3, 3)), np.ones((3, 3)))], "pearson", "need at least four sources in every group, got 3"),
+    ],
+)
+def test_bad_relations_are_one_clear_line(relations, correlation, message):
+    with pytest.raises(ValueError, match=message):
+        correlate(relations, correlation)
+
+
+def test_pairs_hold_outcomes_and_predictors():
+    pairs = make_pairs().set_index(["source", "target"])
+    assert len(pairs) == 60
+    row = pairs.loc["a", "c"]
+    assert row[["accuracy", "gain", "majority"]].tolist() == pytest.approx([80, 20, 52])
+    assert row["cosine"] == pytest.approx(0.5**0.5)
+    assert row["wasserstein"] == pytest.approx(0.5)
+    assert row["random"] == pytest.approx(1)
+    assert row["log_rows"] == pytest.approx(np.log(10))
+    assert pairs.loc["e", "f"]["cosine"] == pytest.approx(1)
+
+
+def test_pairs_need_every_cell():
+    grid = make_grid()
+    lost = (grid["source"] == "a") & (grid["target"] == "b") & (grid["method"] == "last_layer")
+    with pytest.raises(ValueError, match=r"grid 'first' has no accuracy of \('last_layer', 4\) from 'a' to 'b'"):
+        make_pairs(grid=grid[~lost])
+    with pytest.raises(ValueError, match="every source must be a target too"):
+        make_pairs(grid=grid[grid["target"] != "a"])
+
+
+def test_correlations_find_what_was_built_in():
+    table = correlation_table(make_pairs()).set_index(["scope", "outcome", "predictor", "correlation"])
+    assert len(table) == 3 * 2 * len(PREDICTORS) * 2
+    for scope, pairs in {"first": 30, "second": 30, WITHIN: 60}.items():
+        row = table.loc[scope, "accuracy", "wasserstein", "spearman"]
+        assert row["estimate"] == pytest.approx(1)
+        assert row["p"] < 0.01
+        assert row["pairs"] == pairs
+    assert np.isnan(table.loc[WITHIN, "accuracy", "majority", "pearson"]["estimate"])
+    assert np.isnan(table.loc["first", "accuracy", "random", "pearson"]["estimate"])
+
+
+def test_claims_are_judged_by_the_permutations():
+    claims = prediction_claims(correlation_table(make_pairs()), {"sentiment": "first", "pairs": "second"})
+    assert [claim["id"].removeprefix("prediction.") for claim in claims] == ["sentiment", "pairs", "accuracy", "gain"]
+    assert {claim["verdict"] for claim in claims} == {"reproduced"}
+    assert all(claim["interval"][1] <= 1 for claim in claims)
+
+
+def test_the_table_for_reading_keeps_a_predictor_without_variation():
+    table = prediction_table(correlation_table(make_pairs()), "accuracy")
+    assert len(table) == 3 * len(PREDICTORS)
+    assert np.isnan(table.loc[(WITHIN, "majority class of the target"), "Spearman"])
+
+
+def test_figures_tell_generated_data():
+    pairs = make_pairs(prefix="miniature:")
+    scatter = similarity_scatter(pairs, title="Transfer")
+    predictors = predictor_plot(correlation_table(pairs), pairs["source"], title="Predictors")
+    assert all(figure.get_suptitle().endswith("(generated data)") for figure in (scatter, predictors))
+    assert [text.get_text() for text in scatter.axes[0].get_legend().get_texts()] == NAMES
+    assert [axes.get_title(loc="left") for axes in predictors.axes[:3]] == ["first", "second", WITHIN]

@@ -1,0 +1,153 @@
+"""The paper's statements about regions, on fingerprints made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tsns_workbook.figure2 import (
+    evenness,
+    figure2_claims,
+    null_panels,
+    null_table,
+    region,
+    region_heatmap,
+    region_margin,
+    region_table,
+    share_table,
+    similarity_dendrogram,
+    similarity_matrix,
+)
+
+LATE, MIDDLE, EVEN = [0.1, 0.1, 0.1, 0.1, 0.3, 0.3], [0.1, 0.1, 0.1, 0.3, 0.3, 0.1], [1 / 6] * 6
+TASKS = {"books": "sentiment", "sst": "sentiment", "scitail": "nli", "qqp": "similarity", "rte": "nli"}
+
+
+class SixLayers:
+    """The shape of an encoder."""
+
+    n_layers, n_neurons = 6, 2304
+
+
+def make_frame(shares, noise=0.0, prefix="", runs=2):
+    rng = np.random.default_rng(0)
+    rows = [
+        (prefix + name, TASKS[name], run, 500, np.array(value), value + noise * rng.normal(size=(500, 6)))
+        for name, value in shares.items()
+        for run in range(runs)
+    ]
+    return pd.DataFrame(rows, columns=["source", "task", "run", "k", "shares", "draws"])
+
+
+PAPERS = {"books": LATE, "sst": LATE, "scitail": MIDDLE, "qqp": MIDDLE, "rte": EVEN}
+
+
+def verdicts(frame):
+    return {claim["id"]: claim["verdict"] for claim in figure2_claims(frame)}
+
+
+def test_regions_are_met_by_depth():
+    assert [region("mr", layers) for layers in (24, 12, 6)] == [(19, 24), (10, 12), (5, 6)]
+    assert [region("miniature:mnli", layers) for layers in (24, 12, 6)] == [(14, 20), (7, 10), (4, 5)]
+    assert region("snli", 6) is None
+    assert region("my.csv", 6) is None
+
+
+def test_an_encoder_of_one_layer_has_no_regions():
+    with pytest.raises(ValueError, match="an encoder of 1 layers is too shallow"):
+        region("books", 1)
+
+
+def test_margin_is_over_the_best_other_block():
+    assert region_margin(np.array(LATE), 5, 6) == pytest.approx(20)  # over layers 4 and 5
+    assert region_margin(np.array([LATE, MIDDLE]), 4, 5) == pytest.approx([-20, 20])
+
+
+def test_evenness_of_one_layer_and_of_all():
+    assert evenness(np.array([EVEN, [0, 0, 1, 0, 0, 0]])) == pytest.approx([100, 0])
+
+
+def test_what_the_paper_says_is_reproduced_on_what_it_says():
+    assert verdicts(make_frame(PAPERS, 0.001)) == {
+        "figure2.sentiment_late": "reproduced",
+        "figure2.middle": "reproduced",
+        "figure2.spread": "reproduced",
+        "figure2.tasks": "reproduced",
+    }
+
+
+def test_the_opposite_is_not_reproduced():
+    swapped = {"books": MIDDLE, "sst": EVEN, "scitail": LATE, "qqp": EVEN, "rte": MIDDLE}
+    assert set(verdicts(make_frame(swapped, 0.001)).values()) == {"not reproduced"}
+
+
+def test_noise_leaves_the_direction_only():
+    assert verdicts(make_frame(PAPERS, 0.3))["figure2.sentiment_late"] == "direction only"
+
+
+def test_claims_without_their_sources_are_not_testable():
+    assert verdicts(make_frame({"books": LATE, "sst": LATE})) == {
+        "figure2.sentiment_late": "reproduced",
+        "figure2.middle": "not testable here",
+        "figure2.spread": "not testable here",
+        "figure2.tasks": "not testable here",
+    }
+
+
+def test_every_source_is_judged_on_its_own():
+    table = region_table(make_frame(PAPERS | {"sst": MIDDLE})).set_index("source")
+    assert table["margin"].to_dict() == {"books": 20.0, "sst": -20.0, "scitail": 20.0, "qqp": 20.0, "rte": 8.3}
+    assert table.loc["books", "statement"] == "most in layers 5 to 6"
+    assert table.loc["sst", "verdict"] == "does not hold"
+
+
+def test_shares_are_in_percent_and_sources_of_a_task_together():
+    table = share_table(make_frame({"scitail": MIDDLE, "books": LATE, "rte": EVEN}, 0.01))
+    assert table["source"].unique().tolist() == ["scitail", "rte", "books"]
+    assert table.groupby("source")["share"].sum().round(6).unique().tolist() == [100.0]
+    assert (table["low"] < table["share"]).all() and (table["share"] < table["high"]).all()
+    assert (table["spread"] == 0).all()
+
+
+def test_spread_of_a_single_run_is_missing():
+    assert share_table(make_frame({"books": LATE}, runs=1))["spread"].isna().all()
+
+
+def test_similarity_matrix_is_of_the_mean_fingerprints():
+    matrix = similarity_matrix(make_frame({"books": LATE, "sst": LATE, "qqp": MIDDLE}))
+    assert matrix.index.tolist() == matrix.columns.tolist() == ["books", "sst", "qqp"]
+    assert matrix.loc["books"].tolist() == pytest.approx([1, 1, (0.03 + 0.03 + 0.09 + 0.03) / 0.22])
+
+
+def test_nulls_stand_beside_the_tasks_own():
+    frame = make_frame({"books": LATE, "qqp": MIDDLE})
+    table = null_table(frame, {"shuffled labels": make_frame({"books": EVEN})}, SixLayers())
+    assert table["fingerprint"].tolist() == ["task", "shuffled labels"]
+    assert table["cosine with the task's"].tolist() == [1.0, 0.87]
+    assert table["layers outside"].tolist() == [6, 0]
+
+
+def test_figures_frame_the_claims_and_tell_generated_data():
+    frame = make_frame(PAPERS, 0.01, prefix="miniature:")
+    figure = region_heatmap(share_table(frame))
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()][0] == "sentiment: books"
+    assert [(p.get_x(), p.get_width()) for p in axes.patches[:1]] == [pytest.approx((4.04, 1.92))]
+    assert len(axes.patches) == 4  # RTE has no region
+    drawings = [
+        figure.axes[0].get_title(loc="left"),
+        null_panels(frame, {"shuffled labels": frame}, SixLayers(), title="Nulls").get_suptitle(),
+        similarity_dendrogram(similarity_matrix(frame)).get_suptitle(),
+    ]
+    assert all(title.endswith("(generated data)") for title in drawings)
+
+
+def test_the_dendrogram_orders_the_matrix():
+    matrix = similarity_matrix(make_frame({"books": LATE, "qqp": MIDDLE, "sst": LATE}))
+    left, right = similarity_dendrogram(matrix).axes[:2]
+    names = [tick.get_text() for tick in right.get_yticklabels()]
+    assert abs(names.index("books") - names.index("sst")) == 1
+    assert names == [tick.get_text() for tick in right.get_xticklabels()]
+
+
+def test_a_dendrogram_needs_two_sources():
+    with pytest.raises(ValueError, match="needs at least two sources to join, got 1"):
+        similarity_dendrogram(similarity_matrix(make_frame({"books": LATE})))

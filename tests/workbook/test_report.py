@@ -1,0 +1,253 @@
+"""Ours beside the paper's, verdicts, and the record of a notebook."""
+
+import json
+from dataclasses import dataclass
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+from tsns_workbook import paper
+from tsns_workbook.report import MIME, beside_paper, caption, claim, claims_table, label, result, verdict
+
+JUDGED = claim("table2.gain", 12.0, 11.0, 13.0)
+
+
+def make_grid(rows):
+    return pd.DataFrame(rows, columns=["source", "target", "method", "k", "run", "accuracy"])
+
+
+def two_pairs(prefix=""):
+    return make_grid(
+        [
+            (f"{prefix}books", f"{prefix}dvd", "last_layer", 384, 0, 0.6),
+            (f"{prefix}books", f"{prefix}dvd", "tsns", 500, 0, 0.70),
+            (f"{prefix}books", f"{prefix}dvd", "tsns", 500, 1, 0.72),
+            (f"{prefix}dvd", f"{prefix}books", "last_layer", 384, 0, 0.62),
+            (f"{prefix}dvd", f"{prefix}books", "tsns", 500, 0, 0.7512),
+            (f"{prefix}dvd", f"{prefix}books", "all", 2304, 0, 0.74),
+        ]
+    )
+
+
+def test_beside_paper_averages_runs_and_subtracts():
+    table = beside_paper(two_pairs(), paper.table2())
+    assert table.loc["books → dvd", "TSNS K=500"].tolist() == [71.0, 83.5, -12.5]
+    assert table.loc["dvd → books", "TSNS K=500"].tolist() == [75.1, 81.2, -6.1]
+
+
+def test_beside_paper_sets_last_layers_of_different_width_side_by_side():
+    table = beside_paper(two_pairs(), paper.table2())
+    assert table["last layer"].columns.tolist() == ["ours", "paper", "difference"]
+    assert table.loc["books → dvd", "last layer"].tolist() == [60.0, 83.0, -23.0]
+
+
+def test_beside_paper_shows_what_both_have_unless_told():
+    assert list(dict.fromkeys(beside_paper(two_pairs(), paper.table2()).columns.get_level_values(0))) == [
+        "last layer",
+        "TSNS K=500",
+    ]
+    chosen = beside_paper(two_pairs(), paper.table2(), columns=[("PBLM", 0), ("all", 2304)])
+    assert chosen.columns.tolist() == [("PBLM", "paper"), ("all neurons", "ours")]
+
+
+def test_beside_paper_averages_the_pairs_that_both_have():
+    table = beside_paper(two_pairs(), paper.table2())
+    assert len(table) == 12 + 1
+    assert table.loc["average of 2 pairs", "last layer"].tolist() == [61.0, 82.8, -21.8]
+    assert table.loc["kitchen → dvd", ("TSNS K=500", "paper")] == 77.5
+    assert np.isnan(table.loc["kitchen → dvd", ("TSNS K=500", "ours")])
+
+
+def test_beside_paper_appends_pairs_of_our_own():
+    extra = pd.concat([two_pairs(), make_grid([("mr", "sst", "tsns", 500, 0, 0.9)])])
+    table = beside_paper(extra, paper.table2())
+    assert table.index[-2] == "mr → sst"
+    assert table.loc["mr → sst", ("TSNS K=500", "ours")] == 90.0
+
+
+def test_beside_paper_leaves_out_pairs_that_nobody_ran():
+    table = beside_paper(make_grid([("qqp", "scitail", "tsns", 100, 0, 0.6)]), paper.table3())
+    assert "scitail → scitail" not in table.index
+    assert len(table) == 10 + 1
+
+
+def test_beside_paper_ignores_the_order_within_a_union():
+    grid = make_grid([("kitchen+dvd+electronics", "books", "multi_tsns", 500, 0, 0.8)])
+    table = beside_paper(grid, paper.table4())
+    assert table.loc["dvd+electronics+kitchen → books", "MultiTSNS K=500"].tolist() == [80.0, 83.0, -3.0]
+
+
+def test_beside_paper_labels_generated_data():
+    table = beside_paper(two_pairs("miniature:"), paper.table2())
+    assert table.loc["books → dvd", ("TSNS K=500", "ours (generated)")] == 71.0
+
+
+def test_beside_paper_needs_one_budget_of_table5():
+    with pytest.raises(ValueError, match="choose one budget of Table 5"):
+        beside_paper(two_pairs(), paper.table5())
+    table5 = paper.table5()
+    grid = make_grid([("rte+qqp", "scitail", "multi_tsns", 500, 0, 0.5)])
+    table = beside_paper(grid, table5[table5["budget"] == 200_000])
+    assert table.loc["qqp+rte → scitail", "MultiTSNS K=500"].tolist() == [50.0, 70.0, -20.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [([("tsns", 7)], "neither .* has 'TSNS K=7'"), (None, "no method and k in common")],
+)
+def test_beside_paper_refuses_what_is_nowhere(columns, message):
+    grid = make_grid([("books", "dvd", "random", 9, 0, 0.5)])
+    with pytest.raises(ValueError, match=message):
+        beside_paper(grid, paper.table2(), columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ((4.1, 3.2, 5.0), "reproduced"),
+        ((0.4, -0.5, 1.3), "direction only"),
+        ((0.4, 0.0, 1.3), "direction only"),
+        ((0.0, -0.5, 0.5), "not reproduced"),
+        ((-1.0, -2.0, 0.1), "not reproduced"),
+        ((-3.0, -4.0, -2.0), "not reproduced"),
+        ((None, None, None), "not testable here"),
+    ],
+)
+def test_verdict(interval, expected):
+    assert verdict(*interval) == expected
+
+
+def test_verdict_above_a_threshold():
+    assert verdict(9, 7, 11, threshold=6) == "reproduced"
+    assert verdict(9, 6, 11, threshold=6) == "direction only"
+
+
+@pytest.mark.parametrize("interval", [(1.0, None, None), (float("nan"), 0.0, 1.0), (1.0, 2.0, 0.0)])
+def test_verdict_refuses_half_an_interval(interval):
+    with pytest.raises(ValueError, match="estimate, low, high must be three numbers"):
+        verdict(*interval)
+
+
+def test_claim_is_looked_up():
+    assert claim("table2.wins", np.int64(9), np.float64(6.5), 11) == {
+        "id": "table2.wins",
+        "paper_ref": "Table 2, rows 1-12",
+        "rule": "wins",
+        "ours": 9,
+        "interval": [6.5, 11],
+        "paper": 11,
+        "verdict": "reproduced",
+    }
+
+
+def test_claim_without_an_estimate_is_not_testable():
+    row = claim("table2.state_of_the_art_pairs")
+    assert (row["ours"], row["interval"], row["verdict"]) == (None, None, "not testable here")
+
+
+def test_claim_about_published_systems_takes_no_estimate():
+    with pytest.raises(ValueError, match="not rerun here"):
+        claim("table2.state_of_the_art_pairs", 1.0, 0.5, 1.5)
+
+
+def test_unknown_claim_names_the_known():
+    with pytest.raises(ValueError, match="no claim 'table9'; there are table2.gain"):
+        claim("table9")
+
+
+def test_claims_table_reads_and_labels():
+    table = claims_table([JUDGED, claim("table2.state_of_the_art_pairs")], generated=True)
+    assert table["ours (generated data)"].tolist() == ["12.0", ""]
+    assert table["95 % interval"].tolist() == ["11.0 to 13.0", ""]
+    assert table["verdict"].tolist() == ["reproduced", "not testable here"]
+
+
+@dataclass
+class Corpus:
+    name: str
+    generated: bool
+
+
+@pytest.mark.parametrize(
+    ("sources", "marked"),
+    [
+        (["books", "dvd"], False),
+        (["books", "miniature:dvd"], True),
+        (["books+miniature:dvd"], True),
+        ([Corpus("books", False)], False),
+        ([Corpus("books", True)], True),
+    ],
+)
+def test_caption_marks_generated_data(sources, marked):
+    assert caption("Table 2", sources) == ("Table 2 (generated data)" if marked else "Table 2")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [(("tsns", 500), "TSNS K=500"), (("last_layer", 384), "last layer"), (("PBLM", 0), "PBLM")],
+)
+def test_label(key, expected):
+    assert label(*key) == expected
+
+
+def test_notebook_shows_one_json_output_and_each_figure_once():
+    record_cell = """
+import pandas as pd
+from tsns_lib.reporting import plots, report
+judged = report.claim("table2.gain", 12.0, 11.0, 13.0)
+report.record("04_table2", "mini", True, "builtin:minilm", [judged], {"gains": pd.DataFrame({"k": [1]})})
+"""
+    figure_cell = """
+frame = pd.DataFrame({"source": ["books"], "layer": [1], "share": [100.0]})
+plots.fingerprint_heatmap(frame)
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (record_cell, figure_cell)])
+    NotebookClient(notebook, kernel_name="python3").execute()
+    (recorded,), (drawn,) = (cell.outputs for cell in notebook.cells)
+    assert recorded.data["text/plain"] == "recorded 1 claims and 1 tables (generated data)"
+    assert recorded.data[MIME] == {
+        "notebook": "04_table2",
+        "profile": "mini",
+        "data": "generated",
+        "encoder": "builtin:minilm",
+        "claims": [JUDGED],
+        "tables": {"gains": [{"k": 1}]},
+    }
+    assert "image/png" in drawn.data
+
+
+def test_record_is_safe_for_json():
+    frame = pd.DataFrame(
+        {
+            "accuracy": [np.float32(0.123456), np.nan],
+            "k": pd.array([1, None], dtype="Int64"),
+            "clear": [True, False],
+            "method": ["tsns", None],
+        }
+    )
+    found = result("n", "p", False, "e", [], {"t": frame})
+    assert found["data"] == "real"
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["tables"]["t"] == [
+        {"accuracy": 0.1235, "k": 1, "clear": True, "method": "tsns"},
+        {"accuracy": None, "k": None, "clear": False, "method": None},
+    ]
+
+
+def test_record_refuses_arrays_in_cells():
+    frame = pd.DataFrame({"correct": [np.ones(3)]})
+    with pytest.raises(ValueError, match=r"grid\[0\].correct is a ndarray"):
+        result("n", "p", False, "e", [], {"grid": frame})
+
+
+@pytest.mark.parametrize("broken", [JUDGED | {"verdict": "sure"}, {"id": "x"}, JUDGED | {"more": 1}])
+def test_record_refuses_a_claim_that_was_not_judged(broken):
+    with pytest.raises(ValueError, match="not a judged claim"):
+        result("n", "p", False, "e", [broken], {})
+
+
+def test_record_refuses_an_empty_name():
+    with pytest.raises(ValueError, match="profile must be a non-empty string"):
+        result("n", "", False, "e", [], {})

@@ -1,0 +1,94 @@
+"""Figure 1 from code, and the toy it is run on."""
+
+import numpy as np
+import pytest
+from tsns_workbook import figure1
+
+from tsns_lib import aggregation, importance
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_every_box_names_a_function_that_exists():
+    table = figure1.steps_table()
+    assert [place.rsplit(".", 1)[1] for place in table["function"]] == [
+        "source_pairs",
+        "resample_rows",
+        "forest_importance",
+        "cumulative_importance",
+        "meta_importance",
+        "aggregate",
+        "select_neurons",
+        "fit_classifier",
+    ]
+    assert table["what it does"].str.len().min() > 10
+
+
+def test_the_figure_has_a_row_of_boxes_for_each_learner_and_one_after_them():
+    figure = figure1.draw_schematic(2)
+    assert len(figure.axes[0].patches) == 2 * 5 + 3
+    assert texts(figure).count("cumulative_importance") == 2
+    assert texts(figure).count("select_neurons") == 1
+    assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_figure_needs_a_learner():
+    with pytest.raises(ValueError, match="n_learners must be at least 1, not 0"):
+        figure1.draw_schematic(0)
+
+
+def test_the_toy_has_shared_neurons_and_one_of_its_own():
+    for number, (X, y) in enumerate(figure1.toy_sources(seed=1).values()):
+        apart = np.abs(X[y == 1].mean(axis=0) - X[y == 0].mean(axis=0))
+        assert set(np.argsort(-apart)[:3]) == {*figure1.SHARED_NEURONS, 2 + number}
+
+
+def test_the_toy_needs_a_neuron_for_each_source():
+    with pytest.raises(ValueError, match="n_neurons must be at least 6 for 4 sources, not 5"):
+        figure1.toy_sources(4, n_neurons=5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_boxes_in_order_find_the_shared_neurons(seed):
+    made = figure1.toy_sources(seed=seed)
+    unions = [figure1.toy_union(made, first) for first, _ in aggregation.source_pairs(3)]
+    q = [[importance.forest_importance(X, y, n_trees=100, n_jobs=1)] for X, y in unions]
+    m = [importance.cumulative_importance(of_learner) for of_learner in q]
+    total = aggregation.aggregate(aggregation.meta_importance(m))
+    assert aggregation.select_neurons(total, 2).tolist() == list(figure1.SHARED_NEURONS)
+
+
+def test_a_union_keeps_rows_and_labels_together():
+    made = {"D1": (np.zeros((2, 3)), np.array([0, 1])), "D2": (np.ones((1, 3)), np.array([1]))}
+    X, y = figure1.toy_union(made, [1, 0])
+    assert X[:, 0].tolist() == [1.0, 0.0, 0.0]
+    assert y.tolist() == [1, 0, 1]
+
+
+def test_pairs_are_written_with_names():
+    table = figure1.pairs_table(aggregation.source_pairs(3), ["D1", "D2", "D3"])
+    assert table.iloc[0].tolist() == ["p=1", "D2 ∪ D3", "D1"]
+
+
+def test_an_array_is_laid_out_with_its_neurons():
+    table = figure1.neuron_table([0.12345, 1], ["sum"])
+    assert table.columns.tolist() == ["f0", "f1"]
+    assert table.loc["sum"].tolist() == [0.123, 1.0]
+    with pytest.raises(ValueError, match="rows has 2 names for 1 rows"):
+        figure1.neuron_table([1, 2], ["a", "b"])
+
+
+def test_the_arrays_are_drawn_with_their_values_and_the_selected_ones_framed():
+    q, h = figure1.neuron_table([[0.25, 0.75]], ["p=1"]), figure1.neuron_table([1.5, 2], ["sum"])
+    figure = figure1.draw_arrays({"q": q, "h": h}, [1])
+    assert texts(figure) == ["0.250", "0.750", "1.5", "2.0"]
+    (frame,) = figure.axes[-1].patches
+    assert frame.get_xy() == (1, 0)
+    assert figure.get_suptitle().endswith("(generated data)")
+
+
+def test_no_arrays_no_figure():
+    with pytest.raises(ValueError, match="arrays is empty"):
+        figure1.draw_arrays({}, [])

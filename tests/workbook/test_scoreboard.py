@@ -1,0 +1,139 @@
+"""The scoreboard on result files of its own: what is read, what is left out, and how it is laid out."""
+
+import json
+
+import matplotlib
+import pandas as pd
+import pytest
+from tsns_workbook.paper import CLAIMS
+from tsns_workbook.report import claim
+from tsns_workbook.scoreboard import count_verdicts, read_results, readable, scoreboard, scoreboard_figure
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path, "04_table2", [claim("table2.gain", 9.11, 6.98, 11.1), claim("table2.wins", 6.0, 4.0, 8.0)])
+    write(tmp_path, "09_audit", [claim("audit.averages_table2", 7.0, 7.0, 7.0)])
+    return tmp_path
+
+
+def write(folder, name, claims, **facts):
+    record = {"notebook": name, "profile": "mini", "data": "generated", "encoder": "builtin:minilm", "claims": claims}
+    (folder / f"{name}.results.json").write_text(json.dumps(record | facts))
+
+
+def board_of(folder):
+    return scoreboard(read_results(folder, "mini")[0]).set_index("id")
+
+
+def test_each_claim_has_one_row_and_what_nobody_judged_is_not_run(folder):
+    board = board_of(folder)
+    assert sorted(board.index) == sorted(known.id for known in CLAIMS)
+    assert board.loc["table2.gain", ["ours", "low", "high"]].tolist() == [9.11, 6.98, 11.1]
+    assert board.loc["table2.gain", ["about", "verdict"]].tolist() == ["Table 2", "reproduced"]
+    assert board.loc["table2.gain", ["notebook", "data"]].tolist() == ["04_table2", "generated"]
+    assert board.loc["table2.best_for_books", ["verdict", "notebook"]].tolist() == ["not run", ""]
+    assert board.loc["table2.best_for_books", "paper"] == 3.5
+
+
+def test_tables_come_first_then_figures_then_the_rest(folder):
+    abouts = board_of(folder)["about"].unique().tolist()
+    assert abouts[:2] == ["Table 1", "Table 2"]
+    kinds = [about.split()[0] if about[-1].isdigit() else "rest" for about in abouts]
+    assert kinds == sorted(kinds, key=["Table", "Figure", "rest"].index)
+
+
+def test_a_folder_without_results_gives_a_page_of_claims_not_run(tmp_path):
+    assert read_results(tmp_path, "mini") == ([], [])
+    assert set(board_of(tmp_path)["verdict"]) == {"not run"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "05_x.results.json: is no readable record of a notebook (JSONDecodeError: "),
+        ("[]", "05_x.results.json: is no readable record of a notebook (TypeError: "),
+        ('{"claims": []}', "05_x.results.json: is no readable record of a notebook (KeyError: 'notebook')"),
+    ],
+)
+def test_an_unreadable_file_is_one_line(folder, text, message):
+    (folder / "05_x.results.json").write_text(text)
+    results, (problem,) = read_results(folder, "mini")
+    assert [result.notebook for result in results] == ["04_table2", "09_audit"]
+    assert problem.startswith(message) and "\n" not in problem
+
+
+def test_a_file_of_another_profile_is_one_line_and_its_claims_are_not_run(folder):
+    write(folder, "04_table2", [claim("table2.gain", 1.0, 0.5, 2.0)], profile="local")
+    assert read_results(folder, "mini")[1] == ["04_table2.results.json: is of profile 'local', not of 'mini'"]
+    assert board_of(folder).loc["table2.gain", "verdict"] == "not run"
+
+
+def test_an_unknown_verdict_is_one_line(folder):
+    write(folder, "04_table2", [claim("table2.gain", 1.0, 0.5, 2.0) | {"verdict": "splendid"}])
+    assert read_results(folder, "mini")[1] == ["04_table2.results.json: has an unknown verdict for table2.gain"]
+
+
+def test_claims_that_are_unknown_or_judged_twice_are_left_out_and_named(folder):
+    other = claim("table2.gain", -1.0, -2.0, 0.5)
+    write(folder, "05_x", [other, other | {"id": "table2.luck"}])
+    assert read_results(folder, "mini")[1] == [
+        "05_x.results.json: left out claim 'table2.gain', which was judged by 04_table2",
+        "05_x.results.json: left out claim 'table2.luck', which is none of the paper's",
+    ]
+    assert board_of(folder).loc["table2.gain", "verdict"] == "reproduced"
+
+
+def test_figures_older_than_a_failed_run_are_named(folder):
+    (folder / "04_table2.failed.ipynb").touch()
+    assert read_results(folder, "mini")[1] == [
+        "04_table2.results.json: the latest run failed; these are the figures of an earlier one"
+    ]
+
+
+def test_the_counts_add_up(folder):
+    counts = count_verdicts(scoreboard(read_results(folder, "mini")[0]))
+    assert counts.loc["Table 2", ["reproduced", "direction only", "not reproduced", "claims"]].tolist() == [1, 0, 1, 8]
+    assert counts.loc["all", "claims"] == len(CLAIMS) == counts.drop(index="all")["claims"].sum()
+    assert counts.loc["all", "not run"] == len(CLAIMS) - 3
+
+
+def test_figures_in_words(folder):
+    write(folder, "08_x", [claim("prediction.sentiment", 0.12, 0.034, 0.9)])
+    table = readable(scoreboard(read_results(folder, "mini")[0])).set_index("claim")
+    words = {known.id: known.statement for known in CLAIMS}
+    shown = ["ours", "95 % interval", "paper"]
+    assert table.loc[words["table2.gain"], shown].tolist() == ["9.1", "7.0 to 11.1", "4.5"]
+    assert table.loc[words["table2.wins"], shown].tolist() == ["6", "4 to 8", "11"]
+    assert table.loc[words["audit.averages_table2"], shown].tolist() == ["7", "", "10"]
+    assert table.loc[words["prediction.sentiment"], shown].tolist() == ["0.12", "0.03 to 0.90", ""]
+
+
+def test_real_data_is_not_called_generated(folder):
+    for name in ("04_table2", "09_audit"):
+        write(folder, name, [], data="real")
+    write(folder, "04_table2", [claim("table2.gain", 1.0, 0.5, 2.0)], data="real")
+    board = scoreboard(read_results(folder, "mini")[0])
+    assert set(readable(board)["data"]) == {"real", ""}
+    assert not any("generated" in text.get_text() for text in scoreboard_figure(board).axes[0].texts)
+
+
+def test_generated_data_are_marked_where_they_stand(folder):
+    write(folder, "09_audit", [claim("audit.averages_table2", 7.0, 7.0, 7.0)], data="real")
+    board = scoreboard(read_results(folder, "mini")[0])
+    texts = [text.get_text() for text in scoreboard_figure(board).axes[0].texts]
+    assert "Table 2 (generated data)" in texts and "Audit" in texts
+    assert set(readable(board).loc["Table 2", "data"]) >= {"generated"}
+
+
+def test_the_figure_shows_every_claim_with_its_verdict(folder):
+    board = scoreboard(read_results(folder, "mini")[0])
+    (axes,) = scoreboard_figure(board).axes
+    texts = [text.get_text().replace("\n", " ") for text in axes.texts]
+    assert [known.statement for known in CLAIMS if known.statement not in texts] == []
+    chips = pd.Series([text[2:] for text in texts if text[:2] in ("✓ ", "≈ ", "✗ ", "– ", "· ")]).value_counts()
+    assert chips.to_dict() == board["verdict"].value_counts().to_dict()
+    assert "9.1 (7.0 to 11.1)" in texts
+    assert axes.get_title("left") == "What holds of the papers' claims"

@@ -1,0 +1,304 @@
+"""Grids of tuned and of redrawn models, and the claims judged on them."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from tsns_workbook.finetuning.finetune import Recipe
+from tsns_workbook.finetuning.grids import (
+    COLUMNS,
+    all_but,
+    probing_grid,
+    progressive,
+    redrawn_grid,
+    redrawn_trials,
+    scrambled_trials,
+    tuning_grid,
+    windows,
+)
+from tsns_workbook.layers import (
+    agreement_of_few,
+    best_block,
+    block_trials,
+    causal_claim,
+    dot_panels,
+    layer_panels,
+    progressive_panels,
+    reinitialization_claims,
+    strongest_block,
+    variability_claims,
+)
+from tsns_workbook.ranking import fused_likeness, pair_frame, profile_similarity, source_model_logme
+from tsns_workbook.statistics import contrast, tuned_accuracy
+
+from tsns_lib import load_encoder, load_source
+
+matplotlib.use("Agg")
+
+
+RECIPE = Recipe(epochs=1, max_length=16)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder()
+
+
+@pytest.fixture(scope="module")
+def books():
+    return load_source("miniature:books", limit=32)
+
+
+@pytest.fixture(scope="module")
+def dvd():
+    return load_source("miniature:dvd", limit=40)
+
+
+# what is tried
+
+
+def test_a_block_ends_at_the_chosen_layer_and_the_rival_is_as_large():
+    assert block_trials(0, 6, 3, "adapter") == {
+        "ν block, adapters": {"method": "adapter", "head_layer": 0, "tuned_layers": [0]},
+        "top block, adapters": {"method": "adapter", "head_layer": 5, "tuned_layers": [5]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((6, 6, 2), "chosen=6: expected 0 to 5"),
+        ((2, 6, 0), "n_tuned=0: expected at least 1"),
+        ((2, 6, 2, "lora"), "method='lora': expected one of full, adapter"),
+    ],
+)
+def test_a_wrong_choice_of_layers_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        block_trials(*arguments)
+
+
+def test_all_rows_choose_as_all_rows_do():
+    X = np.random.default_rng(0).normal(size=(30, 8))
+    agree = {
+        share: agreement_of_few(X, np.arange(30) % 2, 4, share=share, draws=20, seed=0).mean() for share in (1.0, 0.2)
+    }
+    assert agree[1.0] == 1 > agree[0.2]
+    with pytest.raises(ValueError, match="share=0: expected a number above 0"):
+        agreement_of_few(X, np.arange(30) % 2, 4, share=0, draws=1, seed=0)
+
+
+def test_blocks_cover_every_layer_and_their_inverse_the_rest():
+    blocks = windows(6, 3)
+    assert list(blocks) == ["layers 1-3", "layers 2-4", "layers 3-5", "layers 4-6"]
+    assert all_but(blocks, 6)["only layers 2-4 kept"] == [0, 4, 5]
+    assert list(progressive(6).values()) == [[], [5], [4, 5], [3, 4, 5], [2, 3, 4, 5], [1, 2, 3, 4, 5], [*range(6)]]
+    with pytest.raises(ValueError, match="width=7: expected 1 to 6"):
+        windows(6, 7)
+
+
+def test_draws_follow_the_seed_of_the_run():
+    trials = redrawn_trials({"intact": [], "layers 1-2": [0, 1]}, "released")
+    assert trials("s", 3)["intact"] == {}
+    assert trials("s", 3)["layers 1-2"]["prepare"].keywords == {"layers": [0, 1], "init": "released", "seed": 3}
+    orders = [scrambled_trials(6)("s", seed)["scrambled"]["prepare"].keywords["order"] for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[2]) == [*range(6)]
+
+
+# what comes of it
+
+
+def test_a_tuning_grid_has_a_row_for_each_source_trial_and_run(books, dvd, encoder, tmp_path):
+    def ways(source, seed):
+        return {"lowest": {"method": "head", "head_layer": 0}, source: {"method": "head"}}
+
+    options = {"n_rows": 16, "runs": 2, "store": tmp_path, "progress": False}
+    grid = tuning_grid([books, dvd], [dvd, books], encoder, RECIPE, ways, **options)
+    assert list(grid.columns) == COLUMNS
+    assert grid.groupby(["source", "method", "run"]).size().tolist() == [1] * 8
+    assert set(zip(grid["source"], grid["target"], strict=True)) == {(books.name, dvd.name), (dvd.name, books.name)}
+    assert set(grid["k"]) == {16} and grid["seconds"].gt(0).all()
+    assert [len(row) for row in grid["correct"]] == grid["n"].tolist()
+    assert grid["accuracy"].tolist() == [row.mean() for row in grid["correct"]]
+
+
+def test_a_grid_keeps_predictions_and_no_model(books, dvd, encoder, tmp_path):
+    def ways(source, seed):
+        return {"lowest": {"method": "head", "head_layer": 0}}
+
+    options = {"n_rows": 16, "runs": 1, "store": tmp_path, "progress": False}
+    first = tuning_grid([books], [dvd], encoder, RECIPE, ways, **options)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    again = tuning_grid([books], [dvd], encoder, RECIPE, ways, **options)
+    assert again["seconds"].tolist() == first["seconds"].tolist()  # read, not trained
+    assert np.array_equal(again["correct"][0], first["correct"][0])
+
+
+def test_trainings_are_announced_after_the_first(books, dvd, encoder, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+
+    def ways(source, seed):
+        return {"low": {"method": "head", "head_layer": 0}, "high": {"method": "head"}}
+
+    for expected in (1, 0):
+        tuning_grid([books], [dvd], encoder, RECIPE, ways, n_rows=16, runs=1, store=tmp_path)
+        assert capsys.readouterr().err.count("at most 1 more trainings: about") == expected
+
+
+def test_every_source_has_its_test(books, dvd, encoder):
+    with pytest.raises(ValueError, match="tests: 2 sources need as many, got 1"):
+        tuning_grid([books, dvd], [dvd], encoder, RECIPE, lambda source, seed: {})
+
+
+def test_probing_reads_every_layer(books, dvd, encoder, tmp_path):
+    grid = probing_grid([books], [dvd], encoder, max_length=16, store=tmp_path, progress=False)
+    assert grid["k"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert grid["accuracy"].between(0, 1).all() and grid["matthews"].between(-1, 1).all()
+
+
+def test_drawing_a_layer_anew_leaves_what_lies_below(books, dvd, encoder, tmp_path):
+    options = {"runs": 2, "max_length": 16, "store": tmp_path, "progress": False}
+    low, high = np.arange(100), np.arange(1920, 2304)
+    grids = [
+        redrawn_grid([books], [dvd], encoder, {books.name: neurons}, {"layer 6": [5]}, **options)
+        for neurons in (low, high)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["activations", "predictions"]
+    below, above = (list(grid["correct"]) for grid in grids)
+    assert grids[0]["method"].tolist() == ["intact", "layer 6", "layer 6"]
+    assert all(np.array_equal(below[0], row) for row in below)
+    assert not all(np.array_equal(above[0], row) for row in above)
+
+
+def test_logme_of_a_source_model_needs_its_states_only(books, dvd, encoder, tmp_path):
+    from tsns_workbook.finetuning.finetune import fine_tune
+
+    tuned = fine_tune(books, encoder, RECIPE, seed=0, method="head", store=tmp_path, progress=False)
+    options = {"max_length": 16, "store": tmp_path, "progress": False}
+    assert np.isfinite(source_model_logme(tuned, dvd, **options))
+
+
+def test_profiles_differ_by_their_ratio():
+    assert profile_similarity(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == 0
+    assert profile_similarity(np.array([1.0, 2.0]), np.array([3.0, 2.0])) == pytest.approx(-np.log(3))
+
+
+def test_embeddings_are_ranked_within_their_group():
+    vectors = {
+        name: {"pooled": np.array([1.0, height])} for name, height in {"a": 0.0, "b": 0.1, "c": 1.0, "z": 0.0}.items()
+    }
+    likeness = fused_likeness(vectors, [["a", "b", "c"]])
+    assert likeness("b", "a") == pytest.approx(1 / 61) and likeness("c", "a") == pytest.approx(1 / 62)
+
+
+def test_a_relation_must_not_take_the_name_of_a_column():
+    with pytest.raises(ValueError, match="relations: 'task' is the name of another column"):
+        pair_frame({"letters": ["a", "b"]}, {"task": lambda a, b: 0.0})
+
+
+# how it is compared
+
+
+def grid_of(shares, *, n=200, runs=3, source="s", k=10, seed=0):
+    """Runs of several methods with given shares of correct rows."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (source, source, method, k, run, rng.random(n) < share)
+        for method, share in shares.items()
+        for run in range(runs)
+    ]
+    grid = pd.DataFrame(rows, columns=["source", "target", "method", "k", "run", "correct"])
+    return grid.assign(accuracy=[row.mean() for row in grid["correct"]], n=n)
+
+
+def test_a_contrast_is_the_difference_of_the_means():
+    grid = grid_of({"a": 0.9, "b": 0.6, "c": 0.5})
+    cells = {name: ("s", "s", name, 10) for name in "abc"}
+    means = 100 * grid.groupby("method")["accuracy"].mean()
+    found = contrast(grid, [([cells["a"]], [cells["b"], cells["c"]])])
+    assert found.estimate == pytest.approx(means["a"] - (means["b"] + means["c"]) / 2)
+    assert 0 < found.low < found.estimate < found.high
+    same = contrast(grid, [([cells["a"]], [cells["a"]])])
+    assert same == (0, 0, 0)
+
+
+def test_an_interval_covers_other_seeds():
+    lucky = np.repeat([[True], [False]], 100, axis=1)
+    grid = grid_of({"a": 0.5}, n=100, runs=2)
+    grid["correct"] = list(lucky)
+    table = tuned_accuracy(grid)
+    assert table.loc[0, ["accuracy", "low", "high"]].tolist() == [50, 0, 100]
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [([([("s", "s", "z", 10)], [("s", "s", "a", 10)])], "grid has no cell .*method='z'"), ([], "nothing to compare")],
+)
+def test_a_comparison_of_nothing_is_named(sides, message):
+    with pytest.raises(ValueError, match=message):
+        contrast(grid_of({"a": 0.5}), sides)
+
+
+# what is claimed
+
+
+def verdicts(claims):
+    return {row["id"].split(".")[1]: row["verdict"] for row in claims}
+
+
+def test_claims_of_variability_follow_the_grid():
+    names = ["ν block", "top block", "ν block, adapters", "top block, adapters", "all layers"]
+    grid = grid_of(dict(zip(names, [0.9, 0.6, 0.6, 0.9, 0.5], strict=True)))
+    found = variability_claims(grid, ["s"], {"s": np.ones(20, bool)})
+    assert verdicts(found) == {
+        "block_full": "reproduced",
+        "block_adapter": "not reproduced",
+        "matches_all": "reproduced",
+        "few_rows": "reproduced",
+    }
+
+
+def test_where_the_chosen_layer_is_the_last_there_is_nothing_to_compare():
+    names = ["ν block", "top block", "ν block, adapters", "top block, adapters", "all layers"]
+    found = variability_claims(grid_of(dict.fromkeys(names, 0.7)), [], {"s": np.zeros(20, bool)})
+    assert [row["verdict"] for row in found[:2]] == ["not testable here"] * 2
+    assert found[3]["verdict"] == "not reproduced"
+
+
+def test_claims_of_reinitialization_follow_the_grid():
+    blocks = windows(3, 2)
+    probes = pd.DataFrame({"source": "s", "k": [1, 2, 3], "accuracy": [0.6, 0.7, 0.9]})
+    assert best_block(probes, blocks) == "layers 2-3"
+    few = {"intact": 0.6, "from layer 1": 0.55, "layers 1-2": 0.5, "layers 2-3": 0.9}
+    few |= {"only layers 1-2 kept": 0.5, "only layers 2-3 kept": 0.9}
+    grid = pd.concat([grid_of(few, k=10), grid_of({"intact": 0.95, "from layer 1": 0.5}, k=20, seed=1)])
+    found = reinitialization_claims(grid, probes, blocks)
+    assert verdicts(found) == {
+        "not_necessary": "reproduced",
+        "not_sufficient": "not reproduced",
+        "data_size": "reproduced",
+    }
+    means = 100 * grid.groupby(["k", "method"])["accuracy"].mean()
+    growth = (means[20, "intact"] - means[20, "from layer 1"]) - (means[10, "intact"] - means[10, "from layer 1"])
+    assert found[2]["ours"] == pytest.approx(growth)
+
+
+def test_the_causal_claim_follows_the_strongest_block():
+    blocks = windows(3, 2)
+    assert strongest_block([0.1, 0.2, 0.7], blocks) == "layers 2-3"
+    grid = grid_of({"intact": 0.9, "layers 1-2": 0.8, "layers 2-3": 0.5})
+    assert causal_claim(grid, {"s": [0.1, 0.2, 0.7]}, blocks)["verdict"] == "reproduced"
+    assert causal_claim(grid, {"s": [0.7, 0.2, 0.1]}, blocks)["verdict"] == "not reproduced"
+
+
+def test_figures_say_what_they_show():
+    values = pd.DataFrame({"source": "miniature:s", "layer": [1, 2], "variability": [3.0, 1.0], "share": [40.0, 60.0]})
+    assert layer_panels(values, title="Layers").get_suptitle() == "Layers (generated data)"
+    table = tuned_accuracy(grid_of({"a": 0.5, "b": 0.7}))
+    figure = dot_panels(table, ["b", "a"], title="Dots", marked={"s": "b"})
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["b", "a"]
+    probes = pd.DataFrame({"source": "s", "k": [1], "accuracy": [0.5]})
+    figure = progressive_panels(table, ["a", "b"], probes, title="Lines")
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "10 rows tuned",
+        "probing the layer",
+    ]
