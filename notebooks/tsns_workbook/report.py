@@ -1,11 +1,11 @@
-"""The record that every notebook ends with: one JSON output that the batch collects into `results.json`.
+"""What every notebook shows and records: the sources and the encoder, ours beside the paper's, verdicts, the record.
 
-Ours beside the paper's, verdicts by rule, and the record that every notebook ends with.
+The record is one JSON output, which the runner of the notebooks collects into `results.json`.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,245 @@ import pandas as pd
 from tsns_workbook.paper import CLAIMS
 
 MIME = "application/vnd.tsns.result+json"
-VERDICTS = ("reproduced", "direction only", "not reproduced", "not testable here")
 CLAIM_FIELDS = ("id", "paper_ref", "rule", "ours", "interval", "paper", "verdict")
+REPRODUCED, DIRECTION_ONLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS = (
+    "reproduced",
+    "direction only",
+    "not reproduced",
+    "not testable here",
+)
+HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
+# of a comparison that is ours, not a claim of the paper's
+OUR_WORDS = {REPRODUCED: HOLDS, DIRECTION_ONLY: DIRECTION_ONLY, NOT_REPRODUCED: DOES_NOT_HOLD}
+METHOD_LABELS = {
+    "tsns": "TSNS",
+    "multi_tsns": "MultiTSNS",
+    "last_layer": "last layer",
+    "all": "all neurons",
+    "random": "random neurons",
+    "f_test": "F-test",
+    "logistic": "logistic weights",
+    "majority": "majority class",
+}
+ONE_SIZE = ("last_layer", "all", "majority")  # these have one K for an encoder, so K is not part of their label
+
+Key = tuple[str, int]  # method, k
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % interval; unpacks into estimate, low, high."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def rounded(self) -> "Interval":
+        """Round to one digit, without a minus before a zero."""
+        return Interval(*(round(value, 1) + 0.0 for value in self))
+
+
+# names
+
+
+def is_generated(source: Any) -> bool:
+    """Tell whether a source (a `Source`, its name, or names joined by "+") is generated data."""
+    return bool(getattr(source, "generated", "miniature:" in str(source)))
+
+
+def caption(title: str, generated: bool | Iterable[Any]) -> str:
+    """Append "(generated data)" to a title if the data are generated.
+
+    Examples
+    --------
+    >>> caption("Table 2", True)
+    'Table 2 (generated data)'
+    """
+    marked = generated if isinstance(generated, bool) else any(map(is_generated, generated))
+    return f"{title} (generated data)" if marked else title
+
+
+def short_name(name: str) -> str:
+    """Strip "miniature:" and "hub:" from a source's name, or from every name in a union's."""
+    return name.replace("miniature:", "").replace("hub:", "")
+
+
+bare = short_name
+
+
+def label(method: str, k: int) -> str:
+    """Name a method and its K as a reader wants it: "TSNS K=500", "last layer", "PBLM"."""
+    name = METHOD_LABELS.get(method, method)
+    return name if method in ONE_SIZE or k == 0 else f"{name} K={k}"
+
+
+# what was loaded
+
+
+def sources_table(sources: Iterable[Any]) -> pd.DataFrame:
+    """What was loaded, a row for each source: rows kept and skipped, official counts, share of the largest class."""
+    rows = [
+        {
+            "source": source.name,
+            "task": source.task,
+            "split": source.split,
+            "rows": source.n_rows,
+            "skipped": sum(source.origin["skipped"].values()),
+            "official": source.origin["official_rows"],
+            "paper": source.origin["paper_rows"],
+            "largest class": f"{source.frame['label'].value_counts(normalize=True).max():.1%}",
+            "data": "generated" if source.generated else f"real, {_provenance(source.origin)}",
+        }
+        for source in sources
+    ]
+    return pd.DataFrame(rows).astype({"official": "Int64", "paper": "Int64"})
+
+
+def _provenance(origin: Mapping[str, Any]) -> str:
+    if origin["kind"] == "hub":
+        return f"{origin['repository']} at commit {origin['commit']}"
+    return {"files": "official files", "own": "own file"}[origin["kind"]]
+
+
+def encoder_table(encoder: Any) -> pd.DataFrame:
+    """Which encoder this is, in one row: its shape, and what identifies its weights."""
+    facts = {
+        "encoder": encoder.name,
+        "layers": encoder.n_layers,
+        "neurons a layer": encoder.hidden_size,
+        "neurons": encoder.n_neurons,
+        "dtype": encoder.dtype,
+        "commit": encoder.revision or "not from a hub",
+        "fingerprint": encoder.fingerprint[:16],
+    }
+    return pd.DataFrame([facts])
+
+
+# ours beside the paper's
+
+
+def beside_paper(grid: pd.DataFrame, paper: pd.DataFrame, *, columns: Sequence[Key] | None = None) -> pd.DataFrame:
+    """Set our accuracies beside the paper's, pair by pair, in percent: (method and K) x (ours, paper, difference).
+
+    `grid` is a transfer grid, its runs are averaged; `paper` is one of `paper.table2` ... `table5` (of the last, the
+    rows of one budget). `columns` says what to show, by default every method and K that both have; what only one side
+    has is shown alone. Pairs stand in the paper's order, then those that only we have; the last row is the average
+    over the pairs that have all figures of that method and K. A difference is taken between the two figures shown.
+    """
+    if paper.duplicated(["source", "target", "method", "k"]).any():
+        raise ValueError("paper holds a cell twice; choose one budget of Table 5")
+    names: dict[tuple[frozenset, str], str] = {}
+    theirs, ours = _cells(paper, 1, names), _cells(grid, 100, names)
+    shown = [name for name in theirs if name in ours] if columns is None else [label(*key) for key in columns]
+    pairs = pd.Index(names.values(), name="source → target")
+    generated = grid["generated"].any() if "generated" in grid else any(map(is_generated, grid["source"]))
+    sides = {"ours (generated)" if generated else "ours": ours, "paper": theirs}
+    table, compared = {}, set()
+    for name in shown:
+        figures = {side: cells[name].reindex(pairs) for side, cells in sides.items() if name in cells}
+        if not figures:
+            raise ValueError(f"neither the grid nor the paper has {name!r}")
+        values = pd.DataFrame(figures)
+        compared.add(len(values.dropna()))
+        values.loc["average"] = values.dropna().mean()
+        values = values.round(1)
+        if len(figures) == 2:
+            values["difference"] = (values.iloc[:, 0] - values["paper"]).round(1)
+        table[name] = values
+    if not table:
+        raise ValueError("the grid and the paper have no method and k in common; say what to show with columns")
+    wide = pd.concat(table, axis=1)
+    # where a method lacks some pairs, no one number of pairs would be true
+    return wide.rename(index={"average": f"average of {compared.pop()} pairs"}) if len(compared) == 1 else wide
+
+
+def _cells(frame: pd.DataFrame, scale: float, names: dict[tuple[frozenset, str], str]) -> pd.DataFrame:
+    """Mean accuracy in percent, pairs down, labels across; adds to names how each pair is written.
+
+    A pair is known by the set of its sources and its target: the order within a union does not matter.
+    """
+    rows = frame.dropna(subset=["accuracy"])
+    members = rows["members"] if "members" in rows else rows["source"].str.split("+")
+    written = []
+    for source, sources, target in zip(rows["source"], members, rows["target"], strict=True):
+        pair = frozenset(map(short_name, sources)), short_name(target)
+        written.append(names.setdefault(pair, f"{short_name(source)} → {pair[1]}"))
+    labels = [label(method, k) for method, k in zip(rows["method"], rows["k"], strict=True)]
+    tidy = pd.DataFrame({"pair": written, "label": labels, "accuracy": scale * rows["accuracy"].to_numpy()})
+    return tidy.pivot_table(index="pair", columns="label", values="accuracy", sort=False)
+
+
+# verdicts
+
+
+def verdict(estimate: float | None, low: float | None, high: float | None, *, threshold: float = 0.0) -> str:
+    """Judge the claim that something lies above the threshold, from its estimate and interval.
+
+    Reproduced: the whole interval lies above. Direction only: the estimate lies above, the interval reaches down to
+    the threshold. Not reproduced: the estimate does not lie above. Three times None: not testable here.
+
+    Examples
+    --------
+    >>> verdict(4.1, 3.2, 5.0), verdict(0.4, -0.5, 1.3), verdict(-1.0, -2.0, 0.1), verdict(None, None, None)
+    ('reproduced', 'direction only', 'not reproduced', 'not testable here')
+    """
+    if estimate is None and low is None and high is None:
+        return NOT_TESTABLE
+    if estimate is None or low is None or high is None or math.isnan(estimate) or not low <= high:
+        raise ValueError(f"estimate, low, high must be three numbers with low <= high, not {estimate}, {low}, {high}")
+    if estimate <= threshold:
+        return NOT_REPRODUCED
+    return REPRODUCED if low > threshold else DIRECTION_ONLY
+
+
+def claim(
+    id: str, estimate: float | None = None, low: float | None = None, high: float | None = None
+) -> dict[str, Any]:
+    """Judge one claim of `paper.CLAIMS` by the estimate that its rule asks for: a row of `results.json`.
+
+    Without an estimate the claim is not testable here.
+
+    Examples
+    --------
+    >>> claim("table2.gain", 12.1, 11.0, 13.2)["verdict"]
+    'reproduced'
+    """
+    stated = next((known for known in CLAIMS if known.id == id), None)
+    if stated is None:
+        raise ValueError(f"no claim {id!r}; there are {', '.join(known.id for known in CLAIMS)}")
+    if stated.rule == "external" and estimate is not None:
+        raise ValueError(f"claim {id!r} compares with systems that are not rerun here; give no estimate")
+    judged = verdict(estimate, low, high, threshold=stated.threshold)
+    interval = None if estimate is None else [low, high]
+    values = (id, stated.paper_ref, stated.rule, estimate, interval, stated.paper, judged)
+    return plain(dict(zip(CLAIM_FIELDS, values, strict=True)), id)
+
+
+def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False) -> pd.DataFrame:
+    """Lay out judged claims for reading: the paper's statement and figure, ours with its interval, the verdict."""
+    statements = {known.id: known.statement for known in CLAIMS}
+    rows = [
+        {
+            "claim": statements[row["id"]],
+            "where": row["paper_ref"],
+            "paper": _number(row["paper"]),
+            caption("ours", generated): _number(row["ours"]),
+            "95 % interval": "" if row["interval"] is None else " to ".join(map(_number, row["interval"])),
+            "verdict": row["verdict"],
+        }
+        for row in claims
+    ]
+    return pd.DataFrame(rows)
+
+
+def _number(value: float | None) -> str:
+    """Write points with one digit, what lies below 1 (a correlation) with two."""
+    if value is None:
+        return ""
+    digits = 1 if abs(value) >= 1 else 2
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+
+
+# the record
 
 
 def record(
@@ -25,31 +262,12 @@ def record(
     claims: Sequence[Mapping[str, Any]],
     tables: Mapping[str, pd.DataFrame],
 ) -> None:
-    """Display what a notebook found, as the one machine-readable output that the batch collects.
-
-    Parameters
-    ----------
-    notebook, profile, encoder : str
-        Name without ending, parameter profile, encoder name.
-    generated : bool
-        Whether any source is generated data.
-    claims : sequence of dict
-        As returned by `claim`.
-    tables : mapping of str to pandas.DataFrame
-        Tidy tables by name; accuracy tables as returned by `statistics.accuracy_table`. Floats are rounded
-        to four digits, a missing value becomes null.
-
-    Raises
-    ------
-    ValueError
-        If a name is empty, a claim lacks a field or has an unknown verdict, or a value does not fit into
-        JSON.
-    """
+    """Display what a notebook computed as one machine-readable output: judged claims and tidy tables by name."""
     from IPython.display import display
 
-    found = result(notebook, profile, generated, encoder, claims, tables)
-    text = f"recorded {len(claims)} claims and {len(tables)} tables ({found['data']} data)"
-    display({MIME: found, "text/plain": text}, raw=True)
+    contents = result(notebook, profile, generated, encoder, claims, tables)
+    text = f"recorded {len(claims)} claims and {len(tables)} tables ({contents['data']} data)"
+    display({MIME: contents, "text/plain": text}, raw=True)
 
 
 def result(
@@ -60,7 +278,7 @@ def result(
     claims: Sequence[Mapping[str, Any]],
     tables: Mapping[str, pd.DataFrame],
 ) -> dict[str, Any]:
-    """Build and check what `record` displays. Parameters and Raises as there."""
+    """Check and return what `record` displays."""
     for name, value in (("notebook", notebook), ("profile", profile), ("encoder", encoder)):
         if not isinstance(value, str) or not value:
             raise ValueError(f"{name} must be a non-empty string, not {value!r}")
@@ -78,7 +296,7 @@ def result(
 
 
 def plain(value: Any, where: str) -> Any:
-    """Turn numpy and pandas values into what JSON knows, floats rounded to four digits, missing to None."""
+    """Turn numpy and pandas values into what JSON knows: floats with four digits, None for what is missing."""
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -94,246 +312,3 @@ def plain(value: Any, where: str) -> Any:
     if isinstance(value, float | np.floating):
         return round(float(value), 4) if math.isfinite(value) else None
     raise ValueError(f"{where} is a {type(value).__name__}, which does not fit into results.json")
-
-
-__all__ = [
-    "METHOD_LABELS",
-    "MIME",
-    "bare",
-    "beside_paper",
-    "caption",
-    "claim",
-    "claims_table",
-    "is_generated",
-    "label",
-    "record",
-    "verdict",
-]
-
-METHOD_LABELS = {
-    "tsns": "TSNS",
-    "multi_tsns": "MultiTSNS",
-    "last_layer": "last layer",
-    "all": "all neurons",
-    "random": "random neurons",
-    "f_test": "F-test",
-    "logistic": "logistic weights",
-    "majority": "majority class",
-}
-ONE_SIZE = ("last_layer", "all", "majority")  # one k for an encoder: they meet the paper's whatever their k
-
-Key = tuple[str, int]  # method, k
-
-
-def is_generated(source: Any) -> bool:
-    """Tell whether a source (a `Source`, its name, or names joined by "+") is generated data."""
-    return bool(getattr(source, "generated", "miniature:" in str(source)))
-
-
-def caption(title: str, sources: Iterable[Any]) -> str:
-    """Append "(generated data)" to a title if any of the sources is generated.
-
-    Parameters
-    ----------
-    title : str
-        Title of a table or figure.
-    sources : iterable of Source or str
-        What the table or figure was computed from.
-
-    Examples
-    --------
-    >>> caption("Table 2", ["miniature:books", "dvd"])
-    'Table 2 (generated data)'
-    """
-    return f"{title} (generated data)" if any(map(is_generated, sources)) else title
-
-
-def bare(name: str) -> str:
-    """Strip "miniature:" and "hub:" from a source's name, or from every name of a union joined by "+"."""
-    return "+".join(part.removeprefix("miniature:").removeprefix("hub:") for part in name.split("+"))
-
-
-def label(method: str, k: int) -> str:
-    """Name a method and its K as a reader wants it: "TSNS K=500", "last layer", "PBLM"."""
-    name = METHOD_LABELS.get(method, method)
-    return name if method in ONE_SIZE or k == 0 else f"{name} K={k}"
-
-
-def beside_paper(grid: pd.DataFrame, paper: pd.DataFrame, *, columns: Sequence[Key] | None = None) -> pd.DataFrame:
-    """Set our accuracies beside the paper's, pair by pair, with the average over the pairs that both have.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        Columns source, target, method, k, accuracy (0..1): a transfer grid. Runs are averaged.
-    paper : pandas.DataFrame
-        Columns source, target, method, k, accuracy (percent): one of `paper.table2` ... `table5` (of the
-        last, the rows of one budget).
-    columns : sequence of (method, k), optional
-        What to show, in this order. Default: every method and k that both have, in the paper's order. One
-        that only the paper has (a literature column) or only we have (a baseline) is shown alone.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per pair, first in the paper's order, then those that only we have; last the average over the
-        pairs that have all the figures of that method and k. Columns (method and K) x (ours, paper,
-        difference), in percent and points, one digit. A difference is that of the two figures shown; a
-        missing figure is NaN.
-
-    Raises
-    ------
-    ValueError
-        If the paper's frame holds a cell twice, or neither side has a wanted method and k.
-    """
-    if paper.duplicated(["source", "target", "method", "k"]).any():
-        raise ValueError("paper holds a cell twice; choose one budget of Table 5")
-    names: dict[str, str] = {}
-    theirs, ours = _cells(paper, 1, names), _cells(grid, 100, names)
-    shown = [name for name in theirs if name in ours] if columns is None else [label(*key) for key in columns]
-    pairs = [pair for pair in names if pair in theirs.index or pair in ours.index]
-    sides = {"ours (generated)" if any(map(is_generated, grid["source"])) else "ours": ours, "paper": theirs}
-    table, compared = {}, set()
-    for name in shown:
-        found = {side: cells[name].reindex(pairs) for side, cells in sides.items() if name in cells}
-        if not found:
-            raise ValueError(f"neither the grid nor the paper has {name!r}")
-        values = pd.DataFrame(found)
-        compared.add(len(values.dropna()))
-        values.loc["average"] = values.dropna().mean()
-        values = values.round(1)
-        if len(found) == 2:
-            values["difference"] = (values.iloc[:, 0] - values["paper"]).round(1)
-        table[name] = values
-    if not table:
-        raise ValueError("the grid and the paper have no method and k in common; say what to show with columns")
-    # pairs that a method lacks leave its average on fewer of them: then no one number would be true
-    names["average"] = f"average of {compared.pop()} pairs" if len(compared) == 1 else "average"
-    wide = pd.concat(table, axis=1)
-    wide.index = pd.Index([names[pair] for pair in wide.index], name="source → target")
-    return wide
-
-
-def verdict(estimate: float | None, low: float | None, high: float | None, *, threshold: float = 0.0) -> str:
-    """Judge a claim that something lies above the threshold.
-
-    Parameters
-    ----------
-    estimate, low, high : float or None
-        Estimate and interval in the claim's direction. None for all three: the claim cannot be tested here.
-    threshold : float
-        Default 0: "A beats B" in points.
-
-    Returns
-    -------
-    str
-        "reproduced": the whole interval lies above. "direction only": the estimate lies above, the interval
-        reaches down to the threshold. "not reproduced": the estimate does not lie above. "not testable here".
-
-    Raises
-    ------
-    ValueError
-        If only some of the three are None, one is NaN, or low > high.
-
-    Examples
-    --------
-    >>> verdict(4.1, 3.2, 5.0), verdict(0.4, -0.5, 1.3), verdict(-1.0, -2.0, 0.1), verdict(None, None, None)
-    ('reproduced', 'direction only', 'not reproduced', 'not testable here')
-    """
-    if estimate is None and low is None and high is None:
-        return "not testable here"
-    if estimate is None or low is None or high is None or math.isnan(estimate) or not low <= high:
-        raise ValueError(f"estimate, low, high must be three numbers with low <= high, not {estimate}, {low}, {high}")
-    if estimate <= threshold:
-        return "not reproduced"
-    return "reproduced" if low > threshold else "direction only"
-
-
-def claim(
-    id: str, estimate: float | None = None, low: float | None = None, high: float | None = None
-) -> dict[str, Any]:
-    """Judge one claim of `paper.CLAIMS`; without an estimate it is not testable here.
-
-    Parameters
-    ----------
-    id : str
-        Name of the claim, such as "table2.gain".
-    estimate, low, high : float, optional
-        What the claim's rule asks for (`paper.RULES`), as `statistics.difference`, `wins` or `margin` return
-        it.
-
-    Returns
-    -------
-    dict
-        id, paper_ref, rule, ours, interval, paper, verdict: a row of `results.json`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such claim, or an estimate for one that is not testable by its rule.
-
-    Examples
-    --------
-    >>> claim("table2.gain", 12.1, 11.0, 13.2)["verdict"]
-    'reproduced'
-    """
-    found = next((known for known in CLAIMS if known.id == id), None)
-    if found is None:
-        raise ValueError(f"no claim {id!r}; there are {', '.join(known.id for known in CLAIMS)}")
-    if found.rule == "external" and estimate is not None:
-        raise ValueError(f"claim {id!r} compares with systems that are not rerun here; give no estimate")
-    judged = verdict(estimate, low, high, threshold=found.threshold)
-    interval = None if estimate is None else [low, high]
-    values = (id, found.paper_ref, found.rule, estimate, interval, found.paper, judged)
-    return plain(dict(zip(CLAIM_FIELDS, values, strict=True)), id)
-
-
-def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False) -> pd.DataFrame:
-    """Lay out judged claims for reading: what the paper says, its figure, ours with interval, the verdict.
-
-    Parameters
-    ----------
-    claims : sequence of dict
-        As returned by `claim`.
-    generated : bool
-        Whether ours come from generated data; the column then says so. Default False.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Strings only, one row per claim.
-    """
-    statements = {known.id: known.statement for known in CLAIMS}
-    rows = [
-        {
-            "claim": statements[row["id"]],
-            "where": row["paper_ref"],
-            "paper": _number(row["paper"]),
-            "ours (generated data)" if generated else "ours": _number(row["ours"]),
-            "95 % interval": "" if row["interval"] is None else " to ".join(map(_number, row["interval"])),
-            "verdict": row["verdict"],
-        }
-        for row in claims
-    ]
-    return pd.DataFrame(rows)
-
-
-def _cells(frame: pd.DataFrame, scale: float, names: dict[str, str]) -> pd.DataFrame:
-    """Mean accuracy in percent, pairs down, labels across; notes in names how each pair is written."""
-    rows = frame.dropna(subset=["accuracy"])
-    pairs = []
-    for source, target in zip(map(bare, rows["source"]), map(bare, rows["target"]), strict=True):
-        # the order within a union of sources does not matter
-        pairs.append(f"{'+'.join(sorted(source.split('+')))} → {target}")
-        names.setdefault(pairs[-1], f"{source} → {target}")
-    labels = [label(method, k) for method, k in zip(rows["method"], rows["k"], strict=True)]
-    tidy = pd.DataFrame({"pair": pairs, "label": labels, "accuracy": scale * rows["accuracy"].to_numpy()})
-    return tidy.pivot_table(index="pair", columns="label", values="accuracy", sort=False)
-
-
-def _number(value: float | None) -> str:
-    """Points to one digit, what lies below 1 (a correlation) to two."""
-    if value is None:
-        return ""
-    digits = 1 if abs(value) >= 1 else 2
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero

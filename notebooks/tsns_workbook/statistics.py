@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from tsns_lib.sampling import derive_seed
+from tsns_workbook.report import Interval, Key
 
 CELL = ["source", "target", "method", "k"]
 BLOCK = 2**22  # numbers drawn at a time: some 100 MB at the peak, however many rows the target has
@@ -178,17 +179,8 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
 
 PERCENTILES = (2.5, 97.5)  # 95 % intervals (our choice; the paper gives none)
 
-Key = tuple[str, int]  # method, k
 Pair = tuple[str, str]  # source, target
 Cell = tuple[str, str, str, int]  # source, target, method, k
-
-
-class Interval(NamedTuple):
-    """An estimate with its 95 % interval; unpacks into estimate, low, high."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 def accuracy_table(grid: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -16,7 +16,17 @@ from matplotlib.figure import Figure
 
 from tsns_lib.fingerprints import fingerprint
 from tsns_workbook.plots import INK, STYLE, finish
-from tsns_workbook.report import METHOD_LABELS, bare, beside_paper, caption, claim, label, verdict
+from tsns_workbook.report import (  # noqa: F401
+    METHOD_LABELS,
+    bare,
+    beside_paper,
+    caption,
+    claim,
+    encoder_table,
+    label,
+    sources_table,
+    verdict,
+)
 from tsns_workbook.statistics import Key, accuracy_table, contest, difference, margin, wins
 
 # §4.4; tables 2 and 3
@@ -119,67 +129,6 @@ def _best_sources(table: str, grid: pd.DataFrame, chosen: Key, seed: int) -> lis
 
 def _external(table: str) -> list[dict[str, Any]]:
     return [claim(id) for id in EXTERNAL if id.startswith(table)]
-
-
-def sources_table(sources: Sequence[Any]) -> pd.DataFrame:
-    """What was loaded: rows kept, skipped and official, and the share of the positive class.
-
-    Parameters
-    ----------
-    sources : sequence of Source
-        As `tsns_lib.load_source` gives them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per source.
-    """
-    rows = [
-        {
-            "source": source.name,
-            "task": source.task,
-            "split": source.split,
-            "rows": source.n_rows,
-            "skipped": sum(source.origin["skipped"].values()),
-            "official": source.origin["official_rows"],
-            "paper": source.origin["paper_rows"],
-            "largest class": f"{source.frame['label'].value_counts(normalize=True).max():.1%}",
-            "data": "generated" if source.generated else f"real, {_provenance(source.origin)}",
-        }
-        for source in sources
-    ]
-    return pd.DataFrame(rows).astype({"official": "Int64", "paper": "Int64"})
-
-
-def _provenance(origin: dict[str, Any]) -> str:
-    if origin["kind"] == "hub":
-        return f"{origin['repository']} at commit {origin['commit']}"
-    return {"files": "official files", "own": "own file"}[origin["kind"]]
-
-
-def encoder_table(encoder: Any) -> pd.DataFrame:
-    """Which encoder this is: its shape, and what identifies its weights.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        As `tsns_lib.load_encoder` gives it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row.
-    """
-    facts = {
-        "encoder": encoder.name,
-        "layers": encoder.n_layers,
-        "neurons a layer": encoder.hidden_size,
-        "neurons": encoder.n_neurons,
-        "dtype": encoder.dtype,
-        "commit": encoder.revision or "not from a hub",
-        "fingerprint": encoder.fingerprint[:16],
-    }
-    return pd.DataFrame([facts])
 
 
 def literature_table(paper: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 from tsns_workbook import paper
-from tsns_workbook.report import MIME, beside_paper, caption, claim, claims_table, label, result, verdict
+from tsns_workbook.report import (
+    MIME,
+    beside_paper,
+    caption,
+    claim,
+    claims_table,
+    label,
+    result,
+    short_name,
+    verdict,
+)
 
 JUDGED = claim("table2.gain", 12.0, 11.0, 13.0)
 
@@ -184,6 +194,11 @@ def test_caption_marks_generated_data(sources, marked):
     assert caption("Table 2", sources) == ("Table 2 (generated data)" if marked else "Table 2")
 
 
+def test_short_names_say_where_nothing_comes_from():
+    names = ["books", "miniature:books", "hub:books", "miniature:qqp+miniature:rte"]
+    assert [short_name(name) for name in names] == ["books", "books", "books", "qqp+rte"]
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [(("tsns", 500), "TSNS K=500"), (("last_layer", 384), "last layer"), (("PBLM", 0), "PBLM")],
@@ -195,13 +210,13 @@ def test_label(key, expected):
 def test_notebook_shows_one_json_output_and_each_figure_once():
     record_cell = """
 import pandas as pd
-from tsns_lib.reporting import plots, report
+from tsns_workbook import plots, report
 judged = report.claim("table2.gain", 12.0, 11.0, 13.0)
 report.record("04_table2", "mini", True, "builtin:minilm", [judged], {"gains": pd.DataFrame({"k": [1]})})
 """
     figure_cell = """
 frame = pd.DataFrame({"source": ["books"], "layer": [1], "share": [100.0]})
-plots.fingerprint_heatmap(frame)
+plots.fingerprint_heatmap(frame, generated=False)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (record_cell, figure_cell)])
     NotebookClient(notebook, kernel_name="python3").execute()
