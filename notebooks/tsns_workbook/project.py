@@ -1,4 +1,4 @@
-"""Where the workbook lies, and what a profile runs: notebooks, parameter files and their checks."""
+"""Find the project's folder, and list the notebooks of a profile with their checked parameters."""
 
 import difflib
 import os
@@ -12,7 +12,7 @@ import yaml
 
 from tsns_lib.executors import check_scheduler
 
-# YAML 1.1 reads 1e-3 as text, because its numbers need a point: a silent trap for a learning rate.
+# YAML 1.1 reads 1e-3 as text because it wants a point in a number; a learning rate would silently become a string
 _TEXT_THAT_MEANS_A_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -22,20 +22,10 @@ class ProjectError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook of one profile with its parameters, and the files that belong to it.
+    """A notebook of a profile: its parameters, where its work is computed, and the files that belong to it.
 
-    Parameters
-    ----------
-    root : Path
-        The project's folder.
-    profile : str
-        The folder of `params/` that the parameters come from.
-    name : str
-        The notebook's file name without its suffix.
-    parameters : dict
-        What is injected after the notebook's `parameters` cell.
-    scheduler : str, optional
-        Where the notebook's units of work are computed; no part of what its output is made of.
+    `name` is the notebook's file name without the suffix. `scheduler` is kept apart from the parameters because
+    results do not depend on it.
     """
 
     root: Path
@@ -51,12 +41,12 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where this profile's executed notebooks lie."""
+        """Where the executed notebooks of this profile are."""
         return self.root / "outputs" / self.profile
 
     @property
     def output(self) -> Path:
-        """The executed notebook, there only when every cell ran."""
+        """The executed notebook; it exists only if every cell ran."""
         return self.folder / f"{self.name}.ipynb"
 
     @property
@@ -66,38 +56,45 @@ class Job:
 
     @property
     def failed(self) -> Path:
-        """The notebook as far as it came when it failed."""
+        """A failed notebook, executed up to the cell that failed."""
         return self.folder / f"{self.name}.failed.ipynb"
 
     @property
     def results(self) -> Path:
-        """The notebook's figures as JSON."""
+        """The record that the notebook displays, as JSON."""
         return self.folder / f"{self.name}.results.json"
 
     @property
-    def gathers(self) -> bool:
-        """Whether it reads the figures of the profile's other notebooks: those numbered 00 do, and come last."""
-        return self.name.startswith("00_")
+    def receipt(self) -> Path:
+        """The hashes of everything that went into the output; written last."""
+        return self.folder / ".receipts" / f"{self.name}.json"
 
     @property
-    def receipt(self) -> Path:
-        """What the output was made of; written last."""
-        return self.folder / ".receipts" / f"{self.name}.json"
+    def reads_results(self) -> bool:
+        """Whether it reads the results of the profile's other notebooks, as those numbered 00 do; it runs last."""
+        return self.name.startswith("00_")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `status` is "ran", "up to date" or "failed"; `message` says why it failed."""
+
+    job: Job
+    status: str
+    seconds: float
+    message: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The notebook to open."""
+        return self.job.failed if self.job.failed.exists() else self.job.output
 
 
 def project_root() -> Path:
-    """Find the project's folder: the one that holds `notebooks/` and `params/`.
+    """Return the folder that holds `notebooks/` and `params/`.
 
-    Returns
-    -------
-    Path
-        The folder that TSNS_ROOT names; else the first such folder from the current one upwards; else the one
-        above the package, where it is installed from a checkout.
-
-    Raises
-    ------
-    ProjectError
-        None of these holds `notebooks/` and `params/`.
+    It is the folder that TSNS_ROOT names. Without TSNS_ROOT it is the current folder or the nearest one above it,
+    or else the checkout that the package is installed from.
     """
     named = os.environ.get("TSNS_ROOT")
     here = Path.cwd()
@@ -105,8 +102,8 @@ def project_root() -> Path:
     for folder in candidates:
         if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
             return folder
-    where = f"TSNS_ROOT={named}" if named else f"{here} and the folders above it"
-    raise ProjectError(f"no project found: {where} hold no notebooks/ and params/ (set TSNS_ROOT to a checkout)")
+    where = f"TSNS_ROOT={named} does" if named else f"{here} and the folders above it do"
+    raise ProjectError(f"no project found: {where} not hold notebooks/ and params/ (set TSNS_ROOT to a checkout)")
 
 
 def plan(
@@ -116,31 +113,10 @@ def plan(
     overrides: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
 ) -> list[Job]:
-    """List the notebooks of a profile with their checked parameters.
+    """List the notebooks of a profile in the order in which they run.
 
-    Parameters
-    ----------
-    root : Path
-        The project's folder.
-    profile : str
-        A folder of `params/`.
-    names : sequence of str
-        Notebooks by name or by its beginning, such as "04". Default: every notebook that has a parameter file
-        in this profile.
-    overrides : mapping, optional
-        Parameters that win over those of the file.
-    scheduler : str, optional
-        For every notebook that has a parameter of this name; wins, too.
-
-    Returns
-    -------
-    list of Job
-        In the order of the notebooks' names, those that gather the others' figures last.
-
-    Raises
-    ------
-    ProjectError
-        An unknown profile, notebook or parameter; a parameter file that is no mapping or has no notebook.
+    A name may be the beginning of one, such as "04"; without names, every notebook with a parameter file is listed.
+    `overrides` and `scheduler` win over the parameter file.
     """
     profiles = sorted(p.name for p in (root / "params").iterdir() if p.is_dir())
     if profile not in profiles:
@@ -158,11 +134,11 @@ def plan(
     for name in sorted(chosen - set(members)):
         raise ProjectError(f"{name} is not part of profile {profile!r}: there is no params/{profile}/{name}.yaml")
     jobs = [_job(root, profile, name, overrides or {}, scheduler) for name in sorted(chosen)]
-    return sorted(jobs, key=lambda job: job.gathers)
+    return sorted(jobs, key=lambda job: job.reads_results)
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read `key=value` pairs, each value as YAML.
+    """Read `key=value` pairs; each value is YAML.
 
     Examples
     --------
@@ -179,32 +155,35 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def _job(root: Path, profile: str, name: str, overrides: Mapping[str, Any], scheduler: str | None) -> Job:
-    import papermill  # 0.5 s, and a notebook that asks for the root should not pay it
+    import papermill  # takes 0.5 s, which a notebook that only asks for the root should not pay
 
-    file = root / "params" / profile / f"{name}.yaml"
     where = f"params/{profile}/{name}.yaml"
-    given = _read_yaml(file.read_text(encoding="utf-8"), where)
-    if not isinstance(given, dict | None):
-        raise ProjectError(f"{where} is not a mapping of parameter: value, but a {type(given).__name__}")
+    from_file = _read_yaml((root / where).read_text(encoding="utf-8"), where)
+    if not isinstance(from_file, dict | None):
+        raise ProjectError(f"{where} is not a mapping of parameter: value, but a {type(from_file).__name__}")
     try:
         known = list(papermill.inspect_notebook(root / "notebooks" / f"{name}.ipynb"))
-    except ValueError as error:  # not JSON, or no kernel named
+    except ValueError as error:  # not JSON, or it names no kernel
         raise ProjectError(f"notebooks/{name}.ipynb is not a readable notebook: {error}") from error
-    for origin, parameters in ((where, given or {}), ("--param", overrides)):
-        for key, value in parameters.items():
-            if key not in known:
-                raise _unknown(f"parameter of {name} in {origin}:", str(key), known)
-            if isinstance(value, str) and _TEXT_THAT_MEANS_A_NUMBER.fullmatch(value):
-                raise ProjectError(f"{origin}: {key}: {value} is text in YAML; write it with a point, as in 1.0e-3")
-    parameters = {**(given or {}), **overrides}
-    own = parameters.pop("scheduler", None)
-    chosen = scheduler or own
-    if chosen:
+    _check_parameters(from_file or {}, known, name, where)
+    _check_parameters(overrides, known, name, "--param")
+    parameters = {**(from_file or {}), **overrides}
+    scheduler_from_file = parameters.pop("scheduler", None)
+    scheduler = scheduler or scheduler_from_file
+    if scheduler:
         try:
-            check_scheduler(chosen)
+            check_scheduler(scheduler)
         except ValueError as error:
             raise ProjectError(str(error)) from None
-    return Job(root, profile, name, parameters, chosen if "scheduler" in known else None)
+    return Job(root, profile, name, parameters, scheduler if "scheduler" in known else None)
+
+
+def _check_parameters(parameters: Mapping[Any, Any], known: list[str], name: str, where: str) -> None:
+    for key, value in parameters.items():
+        if key not in known:
+            raise _unknown(f"parameter of {name} in {where}:", str(key), known)
+        if isinstance(value, str) and _TEXT_THAT_MEANS_A_NUMBER.fullmatch(value):
+            raise ProjectError(f"{where}: {key}: {value} is text in YAML; write it with a point, as in 1.0e-3")
 
 
 def _read_yaml(text: str, where: str) -> Any:
