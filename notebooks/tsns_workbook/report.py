@@ -78,6 +78,11 @@ def short_name(name: str) -> str:
 bare = short_name
 
 
+def members_of(frame: pd.DataFrame) -> pd.Series:
+    """Which sources stand together in each row of a grid."""
+    return frame["members"] if "members" in frame else frame["source"].str.split("+").map(tuple)
+
+
 def label(method: str, k: int) -> str:
     """Name a method and its K as a reader wants it: "TSNS K=500", "last layer", "PBLM"."""
     name = METHOD_LABELS.get(method, method)
@@ -170,9 +175,8 @@ def _cells(frame: pd.DataFrame, scale: float, names: dict[tuple[frozenset, str],
     A pair is known by the set of its sources and its target: the order within a union does not matter.
     """
     rows = frame.dropna(subset=["accuracy"])
-    members = rows["members"] if "members" in rows else rows["source"].str.split("+")
     written = []
-    for source, sources, target in zip(rows["source"], members, rows["target"], strict=True):
+    for source, sources, target in zip(rows["source"], members_of(rows), rows["target"], strict=True):
         pair = frozenset(map(short_name, sources)), short_name(target)
         written.append(names.setdefault(pair, f"{short_name(source)} → {pair[1]}"))
     labels = [label(method, k) for method, k in zip(rows["method"], rows["k"], strict=True)]

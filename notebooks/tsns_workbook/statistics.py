@@ -1,26 +1,14 @@
-"""The bootstrap behind every interval: draw the target's rows anew, recompute the accuracy of every cell.
+"""Uncertainty of a grid of accuracies: bootstrap intervals, paired comparisons, McNemar's test, the best sources.
 
-Correctness is first averaged over runs; then whole target rows are drawn with replacement. All cells of a
-target share the drawn rows, so that two methods are compared on the same rows, and an average over pairs
-counts a target's rows once, not once per source. The intervals hold for other rows of the same targets; they
-say nothing about other source samples or other corpora.
-
-McNemar's exact test, which asks whether two classifiers err equally often on the same rows.
-
-Uncertainty of a transfer grid: intervals, paired comparisons, the best sources.
-
-A grid is the frame of `tsns_lib.transfer_grid`. Every interval is the middle 95 % of 2,000 resamples of the
-target's rows (see `tsns_workbook.statistics` for what is drawn, what is shared, and what the intervals
-do not cover).
-
-Comparisons of models that were trained several times: runs are drawn anew, and so are the rows of the targets.
-
-`tsns_workbook.statistics` holds the runs fixed, which suits forests that are averaged; a fine-tuned model differs
-from seed to seed, so here an interval covers other seeds as well as other rows. The runs of one source, and the rows
-of one target, are drawn together for all that is compared.
+Every interval is the middle 95 % of 2,000 bootstrap resamples (our choice; the paper gives none). For a transfer grid
+correctness is averaged over runs, then whole target rows are resampled (`bootstrap`). All cells of a target share the
+resampled rows: two methods are compared on the same rows, and an average over pairs counts the rows of a target once,
+not once for each source. The intervals hold for other rows of the same targets; they say nothing about other source
+rows or other corpora. For models that were trained several times the runs are resampled, too (`bootstrap_runs`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,30 +20,79 @@ from tsns_lib.sampling import derive_seed
 from tsns_workbook.report import Interval, Key
 
 CELL = ["source", "target", "method", "k"]
-BLOCK = 2**22  # numbers drawn at a time: some 100 MB at the peak, however many rows the target has
+BLOCK = 2**22  # numbers resampled at a time: some 100 MB at the peak, however many rows the target has
+PERCENTILES = (2.5, 97.5)
+
+Pair = tuple[str, str]  # source, target
+Cell = tuple[str, str, str, int]  # source, target, method, k
+Sides = Sequence[tuple[Sequence[Cell], Sequence[Cell]]]  # what is compared with what
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Accuracies of the cells of a grid in percent: as measured (`point`), and in every resample (`draws`).
+
+    `point` is indexed by source, target, method and k; `draws` has a column for each of these cells.
+    """
+
+    grid: pd.DataFrame
+    point: pd.Series
+    draws: pd.DataFrame
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All pairs of source and target, in the order of the grid."""
+        return list(self.point.index.droplevel(["method", "k"]).unique())
+
+    def require(self, cells: Iterable[Cell]) -> None:
+        """Raise ValueError if the grid lacks one of the cells."""
+        for cell in cells:
+            if cell not in self.point.index:
+                raise ValueError("grid has no cell " + ", ".join(f"{k}={v!r}" for k, v in zip(CELL, cell, strict=True)))
+
+
+def bootstrap(grid: pd.DataFrame, *, seed: int = 0) -> Bootstrap:
+    """Resample the target rows of a transfer grid; the resamples of a target depend on the seed and its name alone."""
+    _check(grid)
+    groups = grid.groupby(CELL, sort=False)["correct"]
+    runs = groups.size()
+    # how many runs got each row right: whole numbers, so that sums of them are exact in float32 (up to 2**24)
+    counts = {cell: np.sum(np.stack(rows.to_list()), axis=0, dtype=np.float32) for cell, rows in groups}
+    point = pd.Series([100 * (hits.sum() / (hits.size * runs[cell])) for cell, hits in counts.items()], runs.index)
+    draws = pd.DataFrame(index=range(2000), columns=runs.index, dtype=float)
+    for target in grid["target"].unique():
+        cells = [cell for cell in counts if cell[1] == target]
+        hits = np.stack([counts[cell] for cell in cells], axis=1)
+        blocks = _weight_blocks(len(hits), derive_seed(seed, "bootstrap", target), len(draws))
+        sums = np.concatenate([weights @ hits for weights in blocks]).astype(np.float64)
+        draws[cells] = 100 * (sums / (len(hits) * runs[cells].to_numpy()))
+    return Bootstrap(grid, point, draws)
+
+
+def bootstrap_runs(grid: pd.DataFrame, *, seed: int = 0) -> Bootstrap:
+    """Resample the runs of every source and K as well as the target rows, for a grid of fine-tuned models.
+
+    The average of forests hardly varies from run to run; a fine-tuned model does, so here an interval covers other
+    seeds, too. All that is compared shares the resampled runs of a source and the resampled rows of a target.
+    """
+    point, draws = {}, {}
+    for cell, rows in grid.groupby(CELL, sort=False):
+        source, target, _, k = cell
+        hits = np.stack(rows.sort_values("run")["correct"].to_list()).astype(np.float32)  # runs, rows
+        point[cell] = 100 * float(hits.mean())
+        by_run = bootstrap_weights(hits.shape[1], derive_seed(seed, "bootstrap", target)) @ hits.T / hits.shape[1]
+        runs = bootstrap_weights(len(hits), derive_seed(seed, "runs", source, int(k), len(hits))) / len(hits)
+        draws[cell] = 100 * (by_run * runs).sum(axis=1)
+    cells = pd.MultiIndex.from_tuples(point, names=CELL)
+    return Bootstrap(
+        grid,
+        pd.Series(list(point.values()), cells),
+        pd.DataFrame(np.stack(list(draws.values()), axis=1), columns=cells),
+    )
 
 
 def bootstrap_weights(n: int, seed: int, n_boot: int = 2000) -> NDArray[np.float32]:
-    """Draw n rows with replacement n_boot times and count how often each row came.
-
-    Parameters
-    ----------
-    n : int
-        Rows to draw from, and to draw.
-    seed : int
-        Same seed, same weights.
-    n_boot : int
-        Resamples. Default 2000 (our choice).
-
-    Returns
-    -------
-    numpy.ndarray, shape (n_boot, n), float32
-        Multinomial counts; every row sums to n.
-
-    Raises
-    ------
-    ValueError
-        If n or n_boot is below 1.
+    """Draw n rows with replacement n_boot times and count how often each row came: shape (n_boot, n).
 
     Examples
     --------
@@ -63,46 +100,6 @@ def bootstrap_weights(n: int, seed: int, n_boot: int = 2000) -> NDArray[np.float
     [4.0, 4.0, 4.0]
     """
     return np.concatenate(list(_weight_blocks(n, seed, n_boot)))
-
-
-def resampled_accuracy(grid: pd.DataFrame, *, seed: int = 0, n_boot: int = 2000) -> tuple[pd.Series, pd.DataFrame]:
-    """Accuracy of every cell of a grid in percent, as measured and in every resample of the target rows.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As returned by `transfer_grid`: one row per source, target, method, k and run, with `correct` of
-        shape (n,).
-    seed : int
-        The draws of a target come from derive_seed(seed, "bootstrap", target).
-    n_boot : int
-        Resamples. Default 2000 (our choice).
-
-    Returns
-    -------
-    pandas.Series, pandas.DataFrame
-        Accuracy, indexed by (source, target, method, k); the same resampled, shape (n_boot, cells).
-
-    Raises
-    ------
-    ValueError
-        If the grid is empty, lacks a column, repeats a run, or holds `correct` of unequal length for one
-        target.
-    """
-    _check(grid)
-    groups = grid.groupby(CELL, sort=False)["correct"]
-    runs = groups.size()
-    # how many runs got each row right: whole numbers, so that sums of them are exact in float32 (up to 2**24)
-    counts = {cell: np.sum(np.stack(rows.to_list()), axis=0, dtype=np.float32) for cell, rows in groups}
-    boot = pd.DataFrame(index=range(n_boot), columns=runs.index, dtype=float)
-    for target in grid["target"].unique():
-        cells = [cell for cell in counts if cell[1] == target]
-        hits = np.stack([counts[cell] for cell in cells], axis=1)
-        blocks = _weight_blocks(len(hits), derive_seed(seed, "bootstrap", target), n_boot)
-        drawn = np.concatenate([weights @ hits for weights in blocks]).astype(np.float64)
-        boot[cells] = 100 * (drawn / (len(hits) * runs[cells].to_numpy()))
-    point = pd.Series([100 * (hits.sum() / (hits.size * runs[cell])) for cell, hits in counts.items()], runs.index)
-    return point, boot
 
 
 def _weight_blocks(n: int, seed: int, n_boot: int) -> Iterator[NDArray[np.float32]]:
@@ -132,6 +129,121 @@ def _check(grid: pd.DataFrame) -> None:
             raise ValueError(f"target {target!r} has correct of {shortest} and of {longest} rows; one length is needed")
 
 
+# accuracies
+
+
+def accuracy_table(boot: Bootstrap) -> pd.DataFrame:
+    """Accuracy of every cell, mean of its runs: CELL, accuracy, low, high (percent), n (rows of the target), runs."""
+    low, high = np.percentile(boot.draws, PERCENTILES, axis=0)
+    correct = boot.grid.groupby(CELL, sort=False)["correct"]
+    facts = {"n": correct.first().map(len), "runs": correct.size()}
+    return pd.DataFrame({"accuracy": boot.point, "low": low, "high": high} | facts).reset_index()
+
+
+def average_table(boot: Bootstrap) -> pd.DataFrame:
+    """Accuracy of every method and k, mean over the pairs: method, k, accuracy, low, high (percent), pairs.
+
+    A method that lacks a pair raises ValueError: its average would not be comparable.
+    """
+    keys = boot.point.index.droplevel(["source", "target"]).unique()
+    boot.require((*pair, *key) for key in keys for pair in boot.pairs)
+    groups = {"level": ["method", "k"], "sort": False}
+    low, high = np.percentile(boot.draws.T.groupby(**groups).mean(), PERCENTILES, axis=1)
+    means = {"accuracy": boot.point.groupby(**groups).mean(), "low": low, "high": high, "pairs": len(boot.pairs)}
+    return pd.DataFrame(means).reset_index()
+
+
+def tuned_accuracy(grid: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Accuracy of every cell of `finetuning.grids.tuning_grid`: CELL, accuracy, low, high (percent), runs.
+
+    Matthews' correlation, mean of the runs, stands beside it where the grid has it.
+    """
+    boot = bootstrap_runs(grid, seed=seed)
+    low, high = np.percentile(boot.draws, PERCENTILES, axis=0)
+    groups = grid.groupby(CELL, sort=False)
+    facts = {"accuracy": boot.point, "low": low, "high": high, "runs": groups.size()}
+    if "matthews" in grid:
+        facts["matthews"] = groups["matthews"].mean()
+    return pd.DataFrame(facts).reset_index()
+
+
+# comparisons
+
+
+def difference(boot: Bootstrap, a: Key, b: Key, pairs: Sequence[Pair] | None = None) -> Interval:
+    """Accuracy of A minus accuracy of B in points, on the same target rows, mean over the pairs (default: all)."""
+    point, draws = _gains(boot, a, b, pairs)
+    return _interval(point.mean(), draws.mean(axis=1))
+
+
+def wins(boot: Bootstrap, a: Key, b: Key, pairs: Sequence[Pair] | None = None) -> Interval:
+    """Count the pairs in which A is ahead of B, with the count's interval."""
+    point, draws = _gains(boot, a, b, pairs)
+    return _interval((point > 0).sum(), (draws > 0).sum(axis=1))
+
+
+def gain_table(boot: Bootstrap, a: Key, b: Key) -> pd.DataFrame:
+    """Compare A with B pair by pair: source, target, gain, low, high (points), and McNemar's only_a, only_b, p.
+
+    The p values are not corrected for their number.
+    """
+    point, draws = _gains(boot, a, b, None)
+    low, high = np.percentile(draws, PERCENTILES, axis=0)
+    frame = pd.DataFrame({"gain": point, "low": low, "high": high}).reset_index()
+    correct = boot.grid.sort_values("run").groupby(CELL)["correct"]
+    runs = {cell: np.stack(rows.to_list()) for cell, rows in correct}
+    tests = [mcnemar(runs[*pair, *a], runs[*pair, *b]) for pair in point.index]
+    return frame.assign(**{field: [getattr(test, field) for test in tests] for field in ("only_a", "only_b", "p")})
+
+
+def _gains(boot: Bootstrap, a: Key, b: Key, pairs: Sequence[Pair] | None) -> tuple[pd.Series, pd.DataFrame]:
+    """Accuracy of A minus accuracy of B by pair, as measured and in every resample."""
+    compared = boot.pairs if pairs is None else list(pairs)
+    cells_a, cells_b = ([(*pair, *key) for pair in compared] for key in (a, b))
+    boot.require(cells_a + cells_b)
+    index = pd.MultiIndex.from_tuples(compared, names=["source", "target"])
+    point = boot.point[cells_a].to_numpy() - boot.point[cells_b].to_numpy()
+    draws = boot.draws[cells_a].to_numpy() - boot.draws[cells_b].to_numpy()
+    return pd.Series(point, index), pd.DataFrame(draws, columns=index)
+
+
+def margin(boot: Bootstrap, sources: Sequence[str], target: str, key: Key) -> Interval:
+    """Accuracy from the worst of the claimed best sources minus accuracy from the best other source, in points.
+
+    Which is worst and which is best is decided again in every resample, so the interval pays for that choice.
+    """
+    cells = [cell for cell in boot.point.index if cell[1:] == (target, *key)]
+    claimed = [(source, target, *key) for source in sources]
+    others = [cell for cell in cells if cell not in claimed]
+    if not others:
+        raise ValueError(f"target {target!r} has no source besides {', '.join(sources)} to compare with")
+    return contest(boot, [(claimed, others)])
+
+
+def contest(boot: Bootstrap, sides: Sides) -> Interval:
+    """Accuracy of the worst cell of one side minus that of the best of the other, mean over the sides, in points."""
+    boot.require(cell for compared in sides for side in compared for cell in side)
+    gaps = [boot.point[claimed].min() - boot.point[others].max() for claimed, others in sides]
+    draws = [boot.draws[claimed].min(axis=1) - boot.draws[others].max(axis=1) for claimed, others in sides]
+    return _interval(np.mean(gaps), np.mean(draws, axis=0))
+
+
+def contrast(grid: pd.DataFrame, sides: Sides, *, seed: int = 0) -> Interval:
+    """Mean accuracy of some cells minus the mean of others, mean over the sides, in points; runs are resampled."""
+    boot = bootstrap_runs(grid, seed=seed)
+    boot.require(cell for compared in sides for side in compared for cell in side)
+    if not sides or not all(side for compared in sides for side in compared):
+        raise ValueError("sides: there is nothing to compare")
+    gaps = [boot.point[better].mean() - boot.point[others].mean() for better, others in sides]
+    draws = [boot.draws[better].mean(axis=1) - boot.draws[others].mean(axis=1) for better, others in sides]
+    return _interval(np.mean(gaps), np.mean(draws, axis=0))
+
+
+def _interval(estimate: Any, draws: ArrayLike) -> Interval:
+    low, high = np.percentile(draws, PERCENTILES)
+    return Interval(float(estimate), float(low), float(high))
+
+
 class McNemar(NamedTuple):
     """Two-sided exact p value, rows that only A got right, rows that only B got right."""
 
@@ -141,28 +253,12 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
-    """Test by McNemar's exact test whether A and B err equally often on the same rows.
+    """Test by McNemar's exact test whether A and B err equally often on the same rows: shape (n,) or (runs, n).
 
-    With several runs, run is compared with run (a single run with each of the other's) and the run whose p
-    value is the median is returned, of an even number the upper median. So p and the counts belong to one
-    run that was really made. A majority vote over runs would test an ensemble that no table reports, and
-    pooling the runs would count every row several times. Twice the median p is a valid p value for all runs
-    together.
-
-    Parameters
-    ----------
-    correct_a, correct_b : array_like of bool, shape (n,) or (runs, n)
-        Whether each row was classified rightly.
-
-    Returns
-    -------
-    McNemar
-        p (1.0 when no row differs), only_a, only_b.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, or the numbers of runs differ and neither is 1.
+    With several runs, run is compared with run (a single run with each of the other's), and the test with the median
+    p value is returned, of an even number the upper median. So p and the counts belong to one run that took place. A
+    majority vote over runs would test an ensemble that no table reports, and pooled runs would count every row several
+    times. Twice the median p is a valid p value for all runs together.
 
     Examples
     --------
@@ -175,288 +271,3 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     discordant = zip((a & ~b).sum(axis=1).tolist(), (b & ~a).sum(axis=1).tolist(), strict=True)
     tests = [McNemar(float(binomtest(x, x + y).pvalue) if x + y else 1.0, x, y) for x, y in discordant]
     return sorted(tests)[len(tests) // 2]
-
-
-PERCENTILES = (2.5, 97.5)  # 95 % intervals (our choice; the paper gives none)
-
-Pair = tuple[str, str]  # source, target
-Cell = tuple[str, str, str, int]  # source, target, method, k
-
-
-def accuracy_table(grid: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Accuracy of every cell of the grid, averaged over runs, with its interval.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As returned by `transfer_grid`.
-    seed : int
-        Seed of the resamples. Default 0.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, target, method, k, accuracy, low, high (percent), n (rows of the target), runs.
-
-    Raises
-    ------
-    ValueError
-        If the grid is empty, lacks a column, repeats a run, or holds `correct` of unequal length for one
-        target.
-    """
-    point, boot = resampled_accuracy(grid, seed=seed)
-    low, high = np.percentile(boot, PERCENTILES, axis=0)
-    correct = grid.groupby(CELL, sort=False)["correct"]
-    facts = {"n": correct.first().map(len), "runs": correct.size()}
-    return pd.DataFrame({"accuracy": point, "low": low, "high": high} | facts).reset_index()
-
-
-def average_table(grid: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Accuracy of every method and k averaged over all pairs of the grid, with its interval.
-
-    Parameters
-    ----------
-    grid, seed
-        As in `accuracy_table`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns method, k, accuracy, low, high (percent), pairs.
-
-    Raises
-    ------
-    ValueError
-        As in `accuracy_table`, and if a method and k is missing for some pair: its average would not be
-        comparable.
-    """
-    point, boot = resampled_accuracy(grid, seed=seed)
-    pairs = _pairs(grid)
-    for key in grid[["method", "k"]].drop_duplicates().itertuples(index=False, name=None):
-        _require_cells(grid, [(*pair, *key) for pair in pairs])
-    groups = {"level": ["method", "k"], "sort": False}
-    low, high = np.percentile(boot.T.groupby(**groups).mean(), PERCENTILES, axis=1)
-    means = {"accuracy": point.groupby(**groups).mean(), "low": low, "high": high, "pairs": len(pairs)}
-    return pd.DataFrame(means).reset_index()
-
-
-def difference(grid: pd.DataFrame, a: Key, b: Key, pairs: Sequence[Pair] | None = None, *, seed: int = 0) -> Interval:
-    """Accuracy of A minus accuracy of B in points, on the same target rows, averaged over pairs.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As returned by `transfer_grid`.
-    a, b : (method, k)
-        What is compared, such as ("tsns", 500) and ("last_layer", 384).
-    pairs : sequence of (source, target), optional
-        Default: all pairs of the grid.
-    seed : int
-        Seed of the resamples. Default 0.
-
-    Returns
-    -------
-    Interval
-        estimate, low, high.
-
-    Raises
-    ------
-    ValueError
-        As in `accuracy_table`, and if a pair lacks A or B.
-    """
-    point, boot = _gains(grid, a, b, pairs, seed)
-    return _interval(point.mean(), boot.mean(axis=1))
-
-
-def wins(grid: pd.DataFrame, a: Key, b: Key, pairs: Sequence[Pair] | None = None, *, seed: int = 0) -> Interval:
-    """Count the pairs in which A is ahead of B, with the count's interval. Parameters as in `difference`."""
-    point, boot = _gains(grid, a, b, pairs, seed)
-    return _interval((point > 0).sum(), (boot > 0).sum(axis=1))
-
-
-def gain_table(grid: pd.DataFrame, a: Key, b: Key, *, seed: int = 0) -> pd.DataFrame:
-    """Compare A with B pair by pair: gain in points with its interval, and McNemar's test.
-
-    Parameters
-    ----------
-    grid, a, b, seed
-        As in `difference`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, target, gain, low, high, only_a, only_b, p. The p values are not corrected for their
-        number.
-    """
-    point, boot = _gains(grid, a, b, None, seed)
-    low, high = np.percentile(boot, PERCENTILES, axis=0)
-    frame = pd.DataFrame({"gain": point, "low": low, "high": high}).reset_index()
-    runs = {cell: np.stack(rows.to_list()) for cell, rows in grid.sort_values("run").groupby(CELL)["correct"]}
-    tests = [mcnemar(runs[*pair, *a], runs[*pair, *b]) for pair in point.index]
-    return frame.assign(**{field: [getattr(test, field) for test in tests] for field in ("only_a", "only_b", "p")})
-
-
-def margin(grid: pd.DataFrame, sources: Sequence[str], target: str, key: Key, *, seed: int = 0) -> Interval:
-    """Accuracy from the worst of the claimed best sources minus that from the best other one, in points.
-
-    The worst and the best are chosen anew in every resample, so the interval pays for that choice.
-
-    Parameters
-    ----------
-    grid, seed
-        As in `accuracy_table`.
-    sources : sequence of str
-        The claimed best sources of the target.
-    target : str
-        Which target.
-    key : (method, k)
-        Which selection, such as ("tsns", 500).
-
-    Returns
-    -------
-    Interval
-        Above 0: each of `sources` is ahead of every other.
-
-    Raises
-    ------
-    ValueError
-        If the grid has no such cell, or no other source for the target.
-    """
-    tried = grid.loc[(grid["target"] == target) & (grid["method"] == key[0]) & (grid["k"] == key[1]), "source"]
-    others = [source for source in tried.unique() if source not in sources]
-    if not others:
-        raise ValueError(f"target {target!r} has no source besides {', '.join(sources)} to compare with")
-    own, rivals = ([(source, target, *key) for source in group] for group in (sources, others))
-    return contest(grid, [(own, rivals)], seed=seed)
-
-
-def contest(grid: pd.DataFrame, pairs: Sequence[tuple[list[Cell], list[Cell]]], *, seed: int = 0) -> Interval:
-    """Worst cell of one side minus best cell of the other, averaged over pairs of sides, in points.
-
-    Parameters
-    ----------
-    grid, seed
-        As in `accuracy_table`.
-    pairs : sequence of (cells, cells)
-        The two sides; a cell is (source, target, method, k). Cells of one target share its resampled rows.
-
-    Returns
-    -------
-    Interval
-
-    Raises
-    ------
-    ValueError
-        If the grid lacks a cell.
-    """
-    cells = list(dict.fromkeys(cell for sides in pairs for side in sides for cell in side))
-    _require_cells(grid, cells)
-    point, boot = resampled_accuracy(grid[pd.MultiIndex.from_frame(grid[CELL]).isin(cells)], seed=seed)
-    gaps = [point[own].min() - point[rivals].max() for own, rivals in pairs]
-    resampled = [boot[own].min(axis=1) - boot[rivals].max(axis=1) for own, rivals in pairs]
-    return _interval(np.mean(gaps), np.mean(resampled, axis=0))
-
-
-def _gains(
-    grid: pd.DataFrame, a: Key, b: Key, pairs: Sequence[Pair] | None, seed: int
-) -> tuple[pd.Series, pd.DataFrame]:
-    """Accuracy of A minus B: the values of the pairs, and a frame (resamples, pairs)."""
-    wanted = _pairs(grid) if pairs is None else [(source, target) for source, target in pairs]
-    cells_a, cells_b = ([(*pair, *key) for pair in wanted] for key in (a, b))
-    _require_cells(grid, cells_a + cells_b)
-    used = pd.MultiIndex.from_frame(grid[CELL]).isin(cells_a + cells_b)
-    point, boot = resampled_accuracy(grid[used], seed=seed)
-    index = pd.MultiIndex.from_tuples(wanted, names=["source", "target"])
-    gains = boot[cells_a].to_numpy() - boot[cells_b].to_numpy()
-    return (
-        pd.Series(point[cells_a].to_numpy() - point[cells_b].to_numpy(), index),
-        pd.DataFrame(gains, columns=index),
-    )
-
-
-def _pairs(grid: pd.DataFrame) -> list[Pair]:
-    return list(grid[["source", "target"]].drop_duplicates().itertuples(index=False, name=None))
-
-
-def _require_cells(grid: pd.DataFrame, cells: list[tuple[str, str, str, int]]) -> None:
-    held = set(grid[CELL].itertuples(index=False, name=None))
-    for cell in cells:
-        if cell not in held:
-            raise ValueError("grid has no cell " + ", ".join(f"{k}={v!r}" for k, v in zip(CELL, cell, strict=True)))
-
-
-def _interval(estimate: float, resampled: Any) -> Interval:
-    low, high = np.percentile(resampled, PERCENTILES)
-    return Interval(float(estimate), float(low), float(high))
-
-
-def tuned_accuracy(grid: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Accuracy of every cell of a grid, averaged over runs, with its interval.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As `tsns_workbook.finetuning.grids.tuning_grid` gives it.
-    seed : int
-        Of the draws.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, target, method, k, accuracy, low, high (percent), runs, and Matthews' correlation (mean of the
-        runs) where the grid has it.
-    """
-    point, boot = _resampled(grid, seed)
-    low, high = np.percentile(boot, PERCENTILES, axis=0)
-    groups = grid.groupby(CELL, sort=False)
-    facts = {"accuracy": point, "low": low, "high": high, "runs": groups.size()}
-    if "matthews" in grid:
-        facts["matthews"] = groups["matthews"].mean()
-    return pd.DataFrame(facts).reset_index()
-
-
-def contrast(grid: pd.DataFrame, sides: Sequence[tuple[list[Cell], list[Cell]]], *, seed: int = 0) -> Interval:
-    """Mean accuracy of some cells less that of others in points, averaged over comparisons.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As in `tuned_accuracy`.
-    sides : sequence of (cells, cells)
-        What is compared with what; a cell is (source, target, method, k).
-    seed : int
-        Of the draws.
-
-    Returns
-    -------
-    Interval
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to compare, or the grid lacks a cell.
-    """
-    point, boot = _resampled(grid, seed)
-    for cell in [cell for pair in sides for side in pair for cell in side]:
-        if cell not in point.index:
-            raise ValueError("grid has no cell " + ", ".join(f"{k}={v!r}" for k, v in zip(CELL, cell, strict=True)))
-    if not sides or not all(side for pair in sides for side in pair):
-        raise ValueError("sides: there is nothing to compare")
-    gaps = [point[own].mean() - point[rivals].mean() for own, rivals in sides]
-    drawn = np.mean([boot[own].mean(axis=1) - boot[rivals].mean(axis=1) for own, rivals in sides], axis=0)
-    low, high = np.percentile(drawn, PERCENTILES)
-    return Interval(float(np.mean(gaps)), float(low), float(high))
-
-
-def _resampled(grid: pd.DataFrame, seed: int) -> tuple[pd.Series, pd.DataFrame]:
-    """Accuracy of every cell in percent, and the same in every draw: shape (2000, cells)."""
-    point, boot = {}, {}
-    for cell, rows in grid.groupby(CELL, sort=False):
-        source, target, _, k = cell
-        hits = np.stack(rows.sort_values("run")["correct"].to_list()).astype(np.float32)  # runs, rows
-        point[cell] = 100 * float(hits.mean())
-        by_run = bootstrap_weights(hits.shape[1], derive_seed(seed, "bootstrap", target)) @ hits.T / hits.shape[1]
-        runs = bootstrap_weights(len(hits), derive_seed(seed, "runs", source, int(k), len(hits))) / len(hits)
-        boot[cell] = 100 * (by_run * runs).sum(axis=1)
-    index = pd.MultiIndex.from_tuples(point, names=CELL)
-    return pd.Series(list(point.values()), index), pd.DataFrame(np.stack(list(boot.values()), axis=1), columns=index)

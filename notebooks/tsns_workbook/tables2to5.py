@@ -1,11 +1,7 @@
-"""What the paper says of each table of accuracies, judged on a grid.
-
-Small tables for reading: what was loaded, averages by K, controls, stability, fingerprints.
-
-Table 5's budgets of rows: scaled to the rows there are, beside the paper's, and drawn.
-"""
+"""Tables 2 to 5: what the paper says of each, judged on a transfer grid, and the small tables beside it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,212 +12,133 @@ from matplotlib.figure import Figure
 
 from tsns_lib.fingerprints import fingerprint
 from tsns_workbook.plots import INK, STYLE, finish
-from tsns_workbook.report import (  # noqa: F401
+from tsns_workbook.report import (
     METHOD_LABELS,
-    bare,
+    ONE_SIZE,
+    OUR_WORDS,
+    Key,
     beside_paper,
     caption,
     claim,
-    encoder_table,
+    encoder_table,  # noqa: F401
     label,
-    sources_table,
+    members_of,
+    short_name,
+    sources_table,  # noqa: F401
     verdict,
 )
-from tsns_workbook.statistics import Key, accuracy_table, contest, difference, margin, wins
+from tsns_workbook.statistics import CELL, Bootstrap, accuracy_table, contest, difference, margin, wins
 
 # §4.4; tables 2 and 3
 BEST_FOR = {
     "table2": {"books": ["dvd"], "dvd": ["books"], "kitchen": ["electronics"], "electronics": ["kitchen"]},
     "table3": {"scitail": ["mnli", "qqp"], "qqp": ["mnli", "scitail"]},
 }
-EXTERNAL = ["table2.state_of_the_art_pairs", "table2.state_of_the_art_average", "table4.state_of_the_art"]
 
 
-def table2_claims(grid: pd.DataFrame, chosen: Key, last: Key, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Judge what the paper says of Table 2.
+# the paper's claims
 
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As `tsns_lib.transfer_grid` gives it, on the paper's corpora or their generated counterparts.
-    chosen, last : (method, k)
-        The selection that the claims are about, and the last layer.
-    seed : int
-        Seed of the resampled target rows.
 
-    Returns
-    -------
-    list of dict
-        As `report.claim` gives them.
-    """
+def table2_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any]]:
+    """Judge what the paper says of Table 2: chosen is the selection that the claims are about, last the last layer."""
     return [
-        claim("table2.gain", *difference(grid, chosen, last, seed=seed)),
-        claim("table2.wins", *wins(grid, chosen, last, seed=seed)),
-        *_best_sources("table2", grid, chosen, seed),
-        *_external("table2"),
+        claim("table2.gain", *difference(boot, chosen, last)),
+        claim("table2.wins", *wins(boot, chosen, last)),
+        *_best_sources("table2", boot, chosen),
+        claim("table2.state_of_the_art_pairs"),
+        claim("table2.state_of_the_art_average"),
     ]
 
 
-def table3_claims(grid: pd.DataFrame, chosen: Key, last: Key, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Judge what the paper says of Table 3. Parameters and Returns as in `table2_claims`."""
-    pairs = list(grid[["source", "target"]].drop_duplicates().itertuples(index=False, name=None))
-    gains = [
-        claim(
-            f"table3.gain_{target}",
-            *difference(grid, chosen, last, [pair for pair in pairs if bare(pair[1]) == target], seed=seed),
-        )
-        for target in BEST_FOR["table3"]
-    ]
-    return [*gains, *_best_sources("table3", grid, chosen, seed)]
+def table3_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any]]:
+    """Judge what the paper says of Table 3."""
+    pairs = {target: [pair for pair in boot.pairs if short_name(pair[1]) == target] for target in BEST_FOR["table3"]}
+    gains = [claim(f"table3.gain_{target}", *difference(boot, chosen, last, pairs[target])) for target in pairs]
+    return [*gains, *_best_sources("table3", boot, chosen)]
 
 
-def table4_claims(grid: pd.DataFrame, chosen: Key, last: Key, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Judge what the paper says of Table 4. Parameters and Returns as in `table2_claims`."""
-    return [claim("table4.gain", *difference(grid, chosen, last, seed=seed)), *_external("table4")]
+def table4_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any]]:
+    """Judge what the paper says of Table 4."""
+    return [claim("table4.gain", *difference(boot, chosen, last)), claim("table4.state_of_the_art")]
 
 
-def table5_claims(grid: pd.DataFrame, k: int, last: Key, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Judge what the paper says of Table 5, on the grid of one budget.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As `tsns_lib.transfer_grid` gives it, with single sources ("tsns") and combinations ("multi_tsns").
-    k : int
-        K of the selection that the claims are about.
-    last : (method, k)
-        The last layer.
-    seed : int
-        Seed of the resampled target rows.
-
-    Returns
-    -------
-    list of dict
-        As `report.claim` gives them.
-    """
-    (target,) = grid["target"].unique()
+def table5_claims(boot: Bootstrap, k: int, last: Key) -> list[dict[str, Any]]:
+    """Judge what the paper says of Table 5, on the grid of one budget, with single sources and combinations."""
+    (target,) = boot.grid["target"].unique()
+    names = dict(zip(members_of(boot.grid), boot.grid["source"], strict=True))
     cells = {
-        source: (source, target, "multi_tsns" if "+" in source else "tsns", k) for source in grid["source"].unique()
+        members: (name, target, "multi_tsns" if len(members) > 1 else "tsns", k) for members, name in names.items()
     }
-    combined = [source for source in cells if "+" in source]
-    against_members = [
-        ([cells[source]], [cells[member] for member in source.split("+") if member in cells]) for source in combined
-    ]
-    with_rte = [sides for sides in against_members if bare(sides[0][0][0]) == "qqp+rte"]
-    pairs = [(source, target) for source in combined]
+    combined = [members for members in cells if len(members) > 1]
+    against_members = {
+        members: ([cells[members]], [cells[member,] for member in members if (member,) in cells])
+        for members in combined
+    }
+    with_rte = [against_members[members] for members in combined if {*map(short_name, members)} == {"qqp", "rte"}]
+    pairs = [(names[members], target) for members in combined]
     return [
-        claim("table5.gain", *difference(grid, ("multi_tsns", k), last, pairs, seed=seed)),
-        claim("table5.over_single", *contest(grid, against_members, seed=seed)),
-        claim("table5.small_source_helps", *contest(grid, with_rte, seed=seed)),
+        claim("table5.gain", *difference(boot, ("multi_tsns", k), last, pairs)),
+        claim("table5.over_single", *contest(boot, list(against_members.values()))),
+        claim("table5.small_source_helps", *contest(boot, with_rte)),
     ]
 
 
-def _best_sources(table: str, grid: pd.DataFrame, chosen: Key, seed: int) -> list[dict[str, Any]]:
-    full = {bare(name): name for name in [*grid["source"], *grid["target"]]}
+def _best_sources(table: str, boot: Bootstrap, chosen: Key) -> list[dict[str, Any]]:
+    full = {short_name(name): name for pair in boot.pairs for name in pair}
     return [
-        claim(
-            f"{table}.best_for_{target}",
-            *margin(grid, [full[source] for source in sources], full[target], chosen, seed=seed),
-        )
+        claim(f"{table}.best_for_{target}", *margin(boot, [full[source] for source in sources], full[target], chosen))
         for target, sources in BEST_FOR[table].items()
     ]
 
 
-def _external(table: str) -> list[dict[str, Any]]:
-    return [claim(id) for id in EXTERNAL if id.startswith(table)]
+# small tables for reading
 
 
 def literature_table(paper: pd.DataFrame) -> pd.DataFrame:
-    """The published systems that the paper compares with, as it prints them.
-
-    Parameters
-    ----------
-    paper : pandas.DataFrame
-        One of `paper.table2` or `paper.table4`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Pairs down, systems across, percent.
-    """
+    """The published systems of `paper.table2` or `paper.table4` in percent: pairs down, systems across."""
     rows = paper[paper["k"] == 0].dropna(subset=["accuracy"])
     pair = rows["source"] + " → " + rows["target"]
     return rows.assign(pair=pair).pivot_table(index="pair", columns="method", values="accuracy", sort=False)
 
 
 def average_by_k(averages: pd.DataFrame) -> pd.DataFrame:
-    """Averages over the pairs with their intervals: methods down, K across.
-
-    Parameters
-    ----------
-    averages : pandas.DataFrame
-        As `statistics.average_table` gives it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Strings such as "73.9 (73.1 to 74.8)"; a method of one size stands in its own column.
-    """
+    """Averages over the pairs as text, "73.9 (73.1 to 74.8)": methods down, K across, methods of one size apart."""
     text = [
         f"{accuracy:.1f} ({low:.1f} to {high:.1f})"
         for accuracy, low, high in averages[["accuracy", "low", "high"]].itertuples(index=False)
     ]
     sized = averages.groupby("method")["k"].transform("nunique") > 1
     column = ("K=" + averages["k"].astype(str)).where(sized, "one size")
-    names = list(METHOD_LABELS.values())
-    methods = pd.Categorical(averages["method"].map(METHOD_LABELS), names, ordered=True)
+    methods = pd.Categorical(averages["method"].map(METHOD_LABELS), list(METHOD_LABELS.values()), ordered=True)
     cells = averages.assign(text=text, method=methods, column=column)
     columns = list(dict.fromkeys(column[sized])) + ["one size"]
     wide = cells.pivot(index="method", columns="column", values="text")
     return wide.reindex(columns=columns).fillna("").rename_axis(index=None, columns=None)
 
 
-def controls_table(grid: pd.DataFrame, chosen: Key, *, seed: int = 0) -> pd.DataFrame:
-    """Compare the chosen selection with every baseline, on average over the pairs.
+def controls_table(boot: Bootstrap, chosen: Key) -> pd.DataFrame:
+    """Compare the chosen selection with every baseline, mean over the pairs.
 
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As `tsns_lib.transfer_grid` gives it.
-    chosen : (method, k)
-        Such as ("tsns", 500).
-    seed : int
-        Seed of the resampled target rows.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `baseline`, `gain`, `low`, `high` in points, and the `verdict` on "the selection beats it" ("holds",
-        "direction only", "does not hold").
+    Columns baseline; gain, low, high (points); and the verdict on "the selection beats it".
     """
-    words = {"reproduced": "holds", "not reproduced": "does not hold"}
-    keys = grid[["method", "k"]].drop_duplicates().itertuples(index=False, name=None)
-    sized = set(grid.loc[grid["k"] == chosen[1], "method"])
+    keys = boot.point.index.droplevel(["source", "target"]).unique()
+    sized = {method for method, k in keys if k == chosen[1]}
     rows = []
     for method, k in keys:
         if method != chosen[0] and (k == chosen[1] or method not in sized):
-            gain = difference(grid, chosen, (method, k), seed=seed)
-            judged = verdict(*gain)
-            points = (round(value, 1) + 0.0 for value in gain)  # + 0.0: no minus before a zero
-            rows.append((label(method, k), *points, words.get(judged, judged)))
+            gain = difference(boot, chosen, (method, k))
+            rows.append((label(method, k), *gain.rounded(), OUR_WORDS[verdict(*gain)]))
     return pd.DataFrame(rows, columns=["baseline", "gain", "low", "high", "verdict"])
 
 
 def stability_table(grid: pd.DataFrame) -> pd.DataFrame:
-    """Share of the K chosen neurons that two halves of the resamples have in common, and how many those were.
+    """Share of the K chosen neurons on which two halves of the resamples agree: sources down, K across.
 
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As `tsns_lib.transfer_grid` gives it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Sources down, K across: the mean of the runs, and the fewest and most resamples of a run; the last row is
-        what two random choices would share.
+    Shares are the mean of the runs; beside them the fewest and most resamples of a run, below them what two random
+    choices would share.
     """
     rows = grid.dropna(subset=["stability"])
+    rows = rows.assign(source=rows["source"].map(short_name))
     n_neurons = int(grid.loc[grid["method"] == "all", "k"].iloc[0])
     table = rows.pivot_table(index="source", columns="k", values="stability", sort=False)
     table.loc["by chance"] = [k / n_neurons for k in table.columns]
@@ -231,50 +148,23 @@ def stability_table(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:
-    """Which α the learners of MultiTSNS chose, and how large the two terms of equation 1 are.
+    """Which α the learners of MultiTSNS chose, and how large the two terms of equation 1 are, by combination.
 
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As `tsns_lib.transfer_grid` gives it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each combination of sources: the medians over learners, runs and K of E(q) and of E(q)/(σ(q)+ε)
-        of the median neuron, and how often each 1 - α was chosen.
+    The medians over learners, runs and K of E(q) and of E(q)/(σ(q)+ε) of the median neuron, and how often each 1 - α
+    was chosen.
     """
-    learned = grid.dropna(subset=["alphas"]).groupby("source", sort=False)
-    terms = {
-        source: [f"{value:.1e}" for value in np.median(np.concatenate(found["term_medians"].tolist()), axis=0)]
-        for source, found in learned
-    }
-    counts = {
-        source: pd.Series(1 - np.concatenate(found["alphas"].tolist())).round(9).value_counts()
-        for source, found in learned
-    }
+    terms, counts = {}, {}
+    for source, rows in grid.dropna(subset=["alphas"]).groupby(grid["source"].map(short_name), sort=False):
+        medians = np.median(np.concatenate(rows["term_medians"].tolist()), axis=0)
+        terms[source] = [f"{value:.1e}" for value in medians]
+        counts[source] = pd.Series(1 - np.concatenate(rows["alphas"].tolist())).round(9).value_counts()
     chosen = pd.DataFrame(counts).T.fillna(0).astype(int).sort_index(axis=1).rename(columns="1 - α = {:g}".format)
     medians = pd.DataFrame.from_dict(terms, orient="index", columns=["median E(q)", "median E(q)/(σ+ε)"])
     return medians.join(chosen)
 
 
 def fingerprint_table(grid: pd.DataFrame, chosen: Key, encoder: Any) -> pd.DataFrame:
-    """Fingerprint of every source, mean of the runs.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        As `tsns_lib.transfer_grid` gives it.
-    chosen : (method, k)
-        Such as ("tsns", 500).
-    encoder : Encoder
-        Whose neurons they are.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `source`, `layer` (from 1), `share` (percent).
-    """
+    """Fingerprint of every source, mean of the runs: source, layer (from 1), share (percent)."""
     rows = grid[(grid["method"] == chosen[0]) & (grid["k"] == chosen[1])].drop_duplicates(["source", "run"])
     shares = [
         (source, layer, 100 * share)
@@ -285,117 +175,67 @@ def fingerprint_table(grid: pd.DataFrame, chosen: Key, encoder: Any) -> pd.DataF
     return frame.groupby(["source", "layer"], sort=False, as_index=False)["share"].mean()
 
 
+# the budgets of Table 5
+
+
 def budget_table(sources: Sequence[Any], counts: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
-    """The paper's budgets, scaled by the share of the paper's rows that the loaded sources have.
-
-    Parameters
-    ----------
-    sources : sequence of Source
-        Every source of the table.
-    counts : pandas.DataFrame
-        `paper.table1()`.
-    budgets : sequence of int
-        L, the paper's most rows in all.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by L: `rows here` (the scaled budget) and the `scale`.
-    """
+    """The paper's budgets L, scaled by the share of the paper's rows (`paper.table1`) that the loaded sources have."""
     training = counts.set_index("source")["training"]
-    scale = sum(source.n_rows for source in sources) / int(sum(training[bare(source.name)] for source in sources))
+    scale = sum(source.n_rows for source in sources) / int(sum(training[short_name(source.name)] for source in sources))
     rows = [{"L": budget, "rows here": round(budget * scale), "scale": round(scale, 4)} for budget in budgets]
     return pd.DataFrame(rows).set_index("L")
 
 
-def as_multi(grid: pd.DataFrame) -> pd.DataFrame:
-    """Name the selection from a single source as the paper's Table 5 does: MultiTSNS with one source."""
-    return grid.assign(method=grid["method"].replace("tsns", "multi_tsns"))
+def as_multi(boot: Bootstrap) -> Bootstrap:
+    """Put the selection from a single source under the method "multi_tsns", as the paper's Table 5 does."""
+    names = {"tsns": "multi_tsns"}
+    cells = pd.MultiIndex.from_frame(boot.point.index.to_frame(index=False).replace({"method": names}), names=CELL)
+    grid = boot.grid.assign(method=boot.grid["method"].replace(names))
+    return replace(boot, grid=grid, point=boot.point.set_axis(cells), draws=boot.draws.set_axis(cells, axis=1))
 
 
-def accuracy_by_budget(grids: Mapping[int, pd.DataFrame], k: int, *, seed: int = 0) -> pd.DataFrame:
-    """Accuracy of the selection and of its baselines at one K, for every budget.
-
-    Parameters
-    ----------
-    grids : mapping of int to pandas.DataFrame
-        A transfer grid for each L.
-    k : int
-        K.
-    seed : int
-        Seed of the resampled target rows.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `statistics.accuracy_table`, with the column `budget` in front.
-    """
+def accuracy_by_budget(boots: Mapping[int, Bootstrap], k: int) -> pd.DataFrame:
+    """`statistics.accuracy_table` of every budget, at one K and for the methods of one size; `budget` in front."""
     tables = []
-    for budget, grid in grids.items():
-        table = accuracy_table(as_multi(grid), seed=seed)
-        of_one_size = table["method"].isin(["last_layer", "all", "majority"])
+    for budget, boot in boots.items():
+        table = accuracy_table(boot)
         table.insert(0, "budget", budget)
-        tables.append(table[of_one_size | (table["k"] == k)])
+        tables.append(table[table["method"].isin(ONE_SIZE) | (table["k"] == k)])
     return pd.concat(tables, ignore_index=True)
 
 
-def budgets_beside_paper(grids: Mapping[int, pd.DataFrame], paper: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Ours beside the paper's at one K, a block of columns for each budget.
-
-    Parameters
-    ----------
-    grids : mapping of int to pandas.DataFrame
-        A transfer grid for each L.
-    paper : pandas.DataFrame
-        `paper.table5()`.
-    k : int
-        K.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `report.beside_paper`; the columns' first level is L.
-    """
+def budgets_beside_paper(boots: Mapping[int, Bootstrap], paper: pd.DataFrame, k: int) -> pd.DataFrame:
+    """Ours beside `paper.table5` at one K, a block of columns for each budget."""
     blocks = {
-        f"L={budget:,}": beside_paper(
-            as_multi(grid), paper[paper["budget"] == budget], columns=[("multi_tsns", k)]
-        ).droplevel(0, axis=1)
-        for budget, grid in grids.items()
+        f"L={budget:,}": beside_paper(boot.grid, paper[paper["budget"] == budget], columns=[("multi_tsns", k)])
+        for budget, boot in boots.items()
     }
-    return pd.concat(blocks, axis=1)
+    return pd.concat({name: block.droplevel(0, axis=1) for name, block in blocks.items()}, axis=1)
 
 
-def plot_by_budget(accuracies: pd.DataFrame, rows: pd.DataFrame) -> Figure:
+def plot_by_budget(accuracies: pd.DataFrame, rows: pd.DataFrame, *, generated: bool) -> Figure:
     """Draw the accuracy of every combination of sources against the rows it was given.
 
-    Parameters
-    ----------
-    accuracies : pandas.DataFrame
-        As `accuracy_by_budget` gives it.
-    rows : pandas.DataFrame
-        As `budget_table` gives it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        The legend is ordered as the lines end, best first; the majority class is dotted.
+    `accuracies` is as `accuracy_by_budget` gives it, `rows` as `budget_table` does. The legend is ordered as the lines
+    end, best first; the majority class is dotted.
     """
-    found = accuracies[accuracies["method"] == "multi_tsns"].copy()
-    found["rows"] = found["budget"].map(rows["rows here"])
-    found["combination"] = found["source"].map(bare)
-    order = found[found["rows"] == found["rows"].max()].sort_values("accuracy", ascending=False)["combination"].tolist()
+    combinations = accuracies[accuracies["method"] == "multi_tsns"]
+    combinations = combinations.assign(
+        rows=combinations["budget"].map(rows["rows here"]), combination=combinations["source"].map(short_name)
+    )
+    ticks = sorted(combinations["rows"].unique())
+    order = combinations[combinations["rows"] == ticks[-1]].sort_values("accuracy", ascending=False)["combination"]
     majority = accuracies.loc[accuracies["method"] == "majority", "accuracy"].iloc[0]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.2, 4.6), layout="constrained")
         sns.lineplot(
-            found, x="rows", y="accuracy", hue="combination", style="combination", hue_order=order, style_order=order,
-            markers=True, dashes=False, palette="colorblind", ax=axes,
+            combinations, x="rows", y="accuracy", hue="combination", style="combination", hue_order=list(order),
+            style_order=list(order), markers=True, dashes=False, palette="colorblind", ax=axes,
         )  # fmt: skip
         axes.axhline(majority, color=INK, linestyle=":", linewidth=1.2, label=f"majority class: {majority:.1f}")
-        ticks = sorted(found["rows"].unique())
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set(xlabel="rows of all sources together", ylabel="accuracy (%)")
         axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-        axes.set_title(caption("Transfer to SciTail by the budget of rows", found["source"]), loc="left")
+        axes.set_title(caption("Transfer to SciTail by the budget of rows", generated), loc="left")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return finish(figure)

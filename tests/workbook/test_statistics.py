@@ -12,13 +12,13 @@ from tsns_workbook.statistics import (
     McNemar,
     accuracy_table,
     average_table,
+    bootstrap,
     bootstrap_weights,
     contest,
     difference,
     gain_table,
     margin,
     mcnemar,
-    resampled_accuracy,
     wins,
 )
 
@@ -60,9 +60,9 @@ def test_weights_are_multinomial():
 
 def test_blocks_bound_the_memory_not_the_result(monkeypatch):
     grid = random_grid()
-    expected = accuracy_table(grid)
+    expected = accuracy_table(bootstrap(grid))
     monkeypatch.setattr(statistics, "BLOCK", 1000)
-    pd.testing.assert_frame_equal(accuracy_table(grid), expected)
+    pd.testing.assert_frame_equal(accuracy_table(bootstrap(grid)), expected)
 
 
 def test_weights_refuse_an_empty_target():
@@ -72,20 +72,20 @@ def test_weights_refuse_an_empty_target():
 
 def test_accuracy_is_the_mean_over_runs_in_percent():
     grid = make_grid({("a", "b", *A, 0): [1, 1, 0, 0], ("a", "b", *A, 1): [1, 1, 1, 0]})
-    row = accuracy_table(grid).iloc[0]
+    row = accuracy_table(bootstrap(grid)).iloc[0]
     assert row["accuracy"] == 62.5
     assert (row["n"], row["runs"]) == (4, 2)
     assert row["low"] <= 62.5 <= row["high"]
 
 
 def test_certain_accuracy_has_no_width():
-    table = accuracy_table(make_grid({("a", "b", *A, 0): [1] * 9, ("a", "b", *B, 0): [0] * 9}))
+    table = accuracy_table(bootstrap(make_grid({("a", "b", *A, 0): [1] * 9, ("a", "b", *B, 0): [0] * 9})))
     assert table[["accuracy", "low", "high"]].to_numpy().tolist() == [[100, 100, 100], [0, 0, 0]]
 
 
 def test_interval_agrees_with_the_binomial():
     n = 2000
-    row = accuracy_table(make_grid({("a", "b", *A, 0): np.arange(n) < 0.75 * n})).iloc[0]
+    row = accuracy_table(bootstrap(make_grid({("a", "b", *A, 0): np.arange(n) < 0.75 * n}))).iloc[0]
     low, high = 100 * binom.ppf([0.025, 0.975], n, 0.75) / n
     assert row["low"] == pytest.approx(low, abs=0.2)
     assert row["high"] == pytest.approx(high, abs=0.2)
@@ -94,7 +94,7 @@ def test_interval_agrees_with_the_binomial():
 def test_interval_covers_the_truth_about_95_times_in_100():
     rng = np.random.default_rng(0)
     grid = make_grid({(f"s{i}", "t", *A, 0): rng.random(300) < 0.7 for i in range(400)})
-    table = accuracy_table(grid)
+    table = accuracy_table(bootstrap(grid))
     covered = ((table["low"] <= 70) & (table["high"] >= 70)).mean()
     assert 0.91 < covered < 0.98
 
@@ -102,15 +102,15 @@ def test_interval_covers_the_truth_about_95_times_in_100():
 def test_cells_of_one_target_share_the_drawn_rows():
     half = np.arange(40) < 20
     grid = make_grid({("a", "t", *A, 0): half, ("b", "t", *A, 0): half, ("a", "u", *A, 0): half})
-    _, boot = resampled_accuracy(grid, n_boot=100)
-    assert (boot["a", "t", *A] == boot["b", "t", *A]).all()
-    assert (boot["a", "t", *A] != boot["a", "u", *A]).any()
+    draws = bootstrap(grid).draws
+    assert (draws["a", "t", *A] == draws["b", "t", *A]).all()
+    assert (draws["a", "t", *A] != draws["a", "u", *A]).any()
 
 
 def test_average_counts_the_rows_of_a_target_once():
     half = np.arange(400) < 200
-    shared = average_table(make_grid({(s, "t", *A, 0): half for s in "abcd"})).iloc[0]
-    apart = average_table(make_grid({("s", t, *A, 0): half for t in "abcd"})).iloc[0]
+    shared = average_table(bootstrap(make_grid({(s, "t", *A, 0): half for s in "abcd"}))).iloc[0]
+    apart = average_table(bootstrap(make_grid({("s", t, *A, 0): half for t in "abcd"}))).iloc[0]
     assert shared["accuracy"] == apart["accuracy"] == 50
     assert shared["pairs"] == apart["pairs"] == 4
     assert (shared["high"] - shared["low"]) == pytest.approx(2 * (apart["high"] - apart["low"]), rel=0.15)
@@ -119,32 +119,32 @@ def test_average_counts_the_rows_of_a_target_once():
 def test_average_refuses_a_method_that_misses_a_pair():
     grid = random_grid().iloc[:-1]
     with pytest.raises(ValueError, match="source='z', target='y', method='last_layer', k=4"):
-        average_table(grid)
+        average_table(bootstrap(grid))
 
 
 def test_difference_is_paired():
     a = np.arange(100) < 80
     b = np.arange(100) < 70
-    estimate, low, high = difference(make_grid({("s", "t", *A, 0): a, ("s", "t", *B, 0): b}), A, B)
+    estimate, low, high = difference(bootstrap(make_grid({("s", "t", *A, 0): a, ("s", "t", *B, 0): b})), A, B)
     assert estimate == pytest.approx(10)
     assert 3 < low < 10 < high < 17  # unpaired, the same figures would reach below 0
 
 
 def test_difference_of_a_method_from_itself_is_zero():
-    assert difference(random_grid(), A, A) == (0, 0, 0)
+    assert difference(bootstrap(random_grid()), A, A) == (0, 0, 0)
 
 
 def test_difference_over_chosen_pairs():
     grid = random_grid()
-    table = gain_table(grid, A, B).set_index(["source", "target"])["gain"]
-    chosen = difference(grid, A, B, [("x", "y"), ("z", "x")])
+    table = gain_table(bootstrap(grid), A, B).set_index(["source", "target"])["gain"]
+    chosen = difference(bootstrap(grid), A, B, [("x", "y"), ("z", "x")])
     assert chosen.estimate == pytest.approx((table["x", "y"] + table["z", "x"]) / 2)
 
 
 @pytest.mark.parametrize(("pairs", "missing"), [([("x", "nowhere")], "nowhere"), (None, "k=9")])
 def test_difference_names_the_missing_cell(pairs, missing):
     with pytest.raises(ValueError, match=f"grid has no cell .*{missing}"):
-        difference(random_grid(), A, ("last_layer", 4 if pairs else 9), pairs)
+        difference(bootstrap(random_grid()), A, ("last_layer", 4 if pairs else 9), pairs)
 
 
 @settings(max_examples=20, deadline=None)
@@ -152,25 +152,25 @@ def test_difference_names_the_missing_cell(pairs, missing):
 def test_difference_changes_sign_with_the_order(correct):
     a, b = correct
     grid = make_grid({("s", "t", *A, 0): a, ("s", "t", *B, 0): b})
-    there, back = difference(grid, A, B), difference(grid, B, A)
+    there, back = difference(bootstrap(grid), A, B), difference(bootstrap(grid), B, A)
     assert there == pytest.approx((-back.estimate, -back.high, -back.low))
 
 
 def test_wins_count_pairs():
-    assert wins(random_grid(), A, B) == (6, 6, 6)
-    estimate, low, high = wins(random_grid(levels=(0.7, 0.7)), A, B)
+    assert wins(bootstrap(random_grid()), A, B) == (6, 6, 6)
+    estimate, low, high = wins(bootstrap(random_grid(levels=(0.7, 0.7))), A, B)
     assert 0 <= low <= estimate <= high <= 6
 
 
 def test_a_tie_is_no_win_with_any_number_of_runs():
     third = np.arange(30) % 3 == 0
     cells = {("s", "t", *A, run): third for run in range(5)} | {("s", "t", *B, 0): third}
-    assert wins(make_grid(cells), A, B) == (0, 0, 0)
+    assert wins(bootstrap(make_grid(cells)), A, B) == (0, 0, 0)
 
 
 def test_gain_table_holds_the_test_of_each_pair():
     cells = {("s", "t", *A, 0): [1, 1, 1, 1, 0, 0], ("s", "t", *B, 0): [0, 0, 0, 1, 0, 1]}
-    row = gain_table(make_grid(cells), A, B).iloc[0]
+    row = gain_table(bootstrap(make_grid(cells)), A, B).iloc[0]
     assert row[["source", "target", "only_a", "only_b"]].tolist() == ["s", "t", 3, 1]
     assert row["gain"] == pytest.approx(100 / 3)
     assert row["p"] == 0.625
@@ -179,31 +179,31 @@ def test_gain_table_holds_the_test_of_each_pair():
 def test_margin_is_against_the_best_other_source():
     n = np.arange(1000)
     grid = make_grid({(s, "t", *A, 0): n < 10 * level for s, level in {"a": 80, "b": 70, "c": 60}.items()})
-    best = margin(grid, ["a"], "t", A)
+    best = margin(bootstrap(grid), ["a"], "t", A)
     assert best.estimate == pytest.approx(10)
     assert best.low > 0
-    assert margin(grid, ["c"], "t", A).estimate == pytest.approx(-20)
+    assert margin(bootstrap(grid), ["c"], "t", A).estimate == pytest.approx(-20)
 
 
 def test_margin_of_several_sources_is_that_of_the_worst():
     n = np.arange(1000)
     grid = make_grid({(s, "t", *A, 0): n < 10 * level for s, level in {"a": 80, "b": 70, "c": 60}.items()})
-    assert margin(grid, ["a", "b"], "t", A).estimate == pytest.approx(10)
-    assert margin(grid, ["a", "c"], "t", A).estimate == pytest.approx(-10)
+    assert margin(bootstrap(grid), ["a", "b"], "t", A).estimate == pytest.approx(10)
+    assert margin(bootstrap(grid), ["a", "c"], "t", A).estimate == pytest.approx(-10)
 
 
 def test_contests_are_averaged():
     n = np.arange(1000)
     grid = make_grid({(s, "t", *A, 0): n < 10 * level for s, level in {"a": 80, "b": 70, "c": 60}.items()})
     a, b, c = ((source, "t", *A) for source in "abc")
-    assert contest(grid, [([a], [b, c]), ([b], [c])]).estimate == pytest.approx(10)
-    assert contest(grid, [([c], [a]), ([b], [c])]).estimate == pytest.approx(-5)
+    assert contest(bootstrap(grid), [([a], [b, c]), ([b], [c])]).estimate == pytest.approx(10)
+    assert contest(bootstrap(grid), [([c], [a]), ([b], [c])]).estimate == pytest.approx(-5)
 
 
 def test_margin_needs_a_rival():
     grid = make_grid({("a", "t", *A, 0): [1, 0]})
     with pytest.raises(ValueError, match="target 't' has no source besides a"):
-        margin(grid, ["a"], "t", A)
+        margin(bootstrap(grid), ["a"], "t", A)
 
 
 def test_mcnemar_worked_example():

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tsns_workbook import paper, tables2to5
-from tsns_workbook.statistics import accuracy_table, average_table
+from tsns_workbook import paper, report, tables2to5
+from tsns_workbook.statistics import accuracy_table, average_table, bootstrap
 
 from tsns_lib import load_encoder, load_source
 
@@ -62,7 +62,7 @@ def verdicts(judged):
 
 
 def test_the_claims_of_table_2_hold_where_they_are_planted(amazon):
-    judged = verdicts(tables2to5.table2_claims(amazon, ("tsns", 500), LAST))
+    judged = verdicts(tables2to5.table2_claims(bootstrap(amazon), ("tsns", 500), LAST))
     assert judged.pop("table2.state_of_the_art_pairs") == "not testable here"
     assert judged.pop("table2.state_of_the_art_average") == "not testable here"
     assert len(judged) == 6 and set(judged.values()) == {"reproduced"}
@@ -70,7 +70,7 @@ def test_the_claims_of_table_2_hold_where_they_are_planted(amazon):
 
 def test_the_claims_of_table_2_fail_where_the_opposite_is_planted():
     grid = grid_of(AMAZON, AMAZON, lambda source, target: 50 if (source, target) in BEST else 55)
-    judged = verdicts(tables2to5.table2_claims(grid, ("tsns", 500), LAST))
+    judged = verdicts(tables2to5.table2_claims(bootstrap(grid), ("tsns", 500), LAST))
     assert {judged[id] for id in judged if "state_of_the_art" not in id} == {"not reproduced"}
 
 
@@ -78,7 +78,7 @@ def test_the_claims_of_table_3_are_judged_by_target():
     accuracy = {"scitail": {"mnli": 80, "qqp": 75}, "qqp": {"mnli": 50, "scitail": 55}}
     sources = ["qqp", "scitail", "mnli", "snli"]
     grid = grid_of(sources, ["scitail", "qqp"], lambda source, target: accuracy[target].get(source, 58))
-    judged = verdicts(tables2to5.table3_claims(grid, ("tsns", 500), LAST))
+    judged = verdicts(tables2to5.table3_claims(bootstrap(grid), ("tsns", 500), LAST))
     assert judged == {
         "table3.gain_scitail": "reproduced",
         "table3.gain_qqp": "not reproduced",
@@ -91,14 +91,14 @@ def test_the_claims_of_table_5_compare_a_combination_with_its_members():
     accuracy = {"qqp": 60, "mnli": 70, "qqp+rte": 66, "mnli+qqp": 76}
     single = grid_of(["qqp", "mnli"], ["scitail"], lambda source, _: accuracy[source])
     combined = grid_of(["qqp+rte", "mnli+qqp"], ["scitail"], lambda source, _: accuracy[source], name="multi_tsns")
-    judged = {row["id"]: row for row in tables2to5.table5_claims(pd.concat([single, combined]), 500, LAST)}
+    judged = {row["id"]: row for row in tables2to5.table5_claims(bootstrap(pd.concat([single, combined])), 500, LAST)}
     assert judged["table5.gain"]["ours"] == pytest.approx((6 + 16) / 2)
     assert judged["table5.over_single"]["ours"] == pytest.approx((6 + 6) / 2)
     assert judged["table5.small_source_helps"]["ours"] == pytest.approx(6)
 
 
 def test_controls_say_which_baseline_the_selection_beats(amazon):
-    table = tables2to5.controls_table(amazon, ("tsns", 500)).set_index("baseline")
+    table = tables2to5.controls_table(bootstrap(amazon), ("tsns", 500)).set_index("baseline")
     assert table["gain"].round(1).to_dict() == {
         "majority class": 23.3,
         "last layer": 13.3,
@@ -106,12 +106,12 @@ def test_controls_say_which_baseline_the_selection_beats(amazon):
         "random neurons K=500": 8.3,
     }
     assert set(table["verdict"]) == {"holds"}
-    worse = tables2to5.controls_table(amazon, ("tsns", 100)).set_index("baseline")
+    worse = tables2to5.controls_table(bootstrap(amazon), ("tsns", 100)).set_index("baseline")
     assert worse.loc["all neurons", "verdict"] == "does not hold"
 
 
 def test_averages_stand_by_k_and_those_of_one_size_apart(amazon):
-    table = tables2to5.average_by_k(average_table(amazon))
+    table = tables2to5.average_by_k(average_table(bootstrap(amazon)))
     assert table.columns.tolist() == ["K=500", "K=100", "one size"]
     assert table.index.tolist() == ["majority class", "last layer", "all neurons", "random neurons", "TSNS"]
     assert table.loc["TSNS", "K=500"].startswith("73.3 (")
@@ -149,7 +149,7 @@ def test_alphas_are_counted_and_the_terms_shown():
 
 
 def test_sources_say_what_they_are():
-    table = tables2to5.sources_table([load_source("miniature:books"), load_source("miniature:scitail", split="test")])
+    table = report.sources_table([load_source("miniature:books"), load_source("miniature:scitail", split="test")])
     assert table["data"].tolist() == ["generated", "generated"]
     assert table["rows"].tolist() == [240, 240]
 
@@ -168,20 +168,20 @@ def test_budgets_are_scaled_to_the_rows_there_are():
 
 
 def test_a_single_source_stands_as_multi_in_table_5():
-    grids = {
-        budget: grid_of(["qqp"], ["scitail"], lambda *_, gain=gain: 60 + gain)
+    boots = {
+        budget: tables2to5.as_multi(bootstrap(grid_of(["qqp"], ["scitail"], lambda *_, gain=gain: 60 + gain)))
         for budget, gain in ((20_000, 0), (200_000, 6))
     }
-    wide = tables2to5.budgets_beside_paper(grids, paper.table5(), 500)
+    wide = tables2to5.budgets_beside_paper(boots, paper.table5(), 500)
     assert wide.loc["qqp → scitail", ("L=200,000", "ours")] == 66.0
     assert wide.loc["qqp → scitail", ("L=200,000", "paper")] == 67.6
-    table = tables2to5.accuracy_by_budget(grids, 500)
+    table = tables2to5.accuracy_by_budget(boots, 500)
     assert set(table["method"]) == {"majority", "last_layer", "all", "random", "multi_tsns"}
     rows = pd.DataFrame({"rows here": {20_000: 35, 200_000: 349}})
-    (axes,) = tables2to5.plot_by_budget(table, rows).axes
+    (axes,) = tables2to5.plot_by_budget(table, rows, generated=False).axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["35", "349"]
 
 
 def test_accuracy_tables_hold_what_results_need(amazon):
     wanted = {"source", "target", "method", "k", "accuracy", "low", "high", "n"}
-    assert wanted <= set(accuracy_table(amazon).columns)
+    assert wanted <= set(accuracy_table(bootstrap(amazon)).columns)
