@@ -1,10 +1,10 @@
 """The paper's printed numbers and claims, as data.
 
-The tables lie in ``paper_tables.yaml`` beside this file, in the layout of the paper, the claims in
-``paper_claims.yaml``. Here they become tidy
-frames with our names: corpora as in the registry, combinations joined by "+", the paper's "BERT" as
-"last_layer", its SingleTSNS as "tsns", its MultiTSNS as "multi_tsns". Accuracies are in percent, exactly as
-printed, slips included.
+The tables lie in `paper_tables.yaml` beside this file, in the layout of the paper, the claims in `paper_claims.yaml`.
+Here they become tidy frames with our names: corpora as in the registry, the paper's "BERT" as "last_layer", its
+SingleTSNS as "tsns", its MultiTSNS as "multi_tsns". Accuracies are in percent, exactly as printed, slips included.
+Columns of Tables 2 to 5: source, members (its corpora: a tuple), target, method, k (0 for literature), accuracy (NaN
+for an empty cell), bold, underlined.
 """
 
 from dataclasses import dataclass
@@ -19,22 +19,10 @@ import yaml
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper, in our words, with the rule that decides it.
+    """One claim of the paper in our words, with the rule that decides it.
 
-    Attributes
-    ----------
-    id : str
-        Name of the claim in `results.json`.
-    paper_ref : str
-        Table and row, or section, of the paper.
-    statement : str
-        The claim in our own words.
-    rule : str
-        Key of `RULES`: what the estimate of this claim is.
-    paper : float or None
-        The same estimate computed from the paper's printed cells, or the figure it prints.
-    threshold : float
-        The claim holds above it. Default 0.
+    `rule` is a key of `RULES` and says what the claim's estimate is; `paper` is the same estimate from the paper's
+    printed cells, or the figure that it prints; the claim holds above the `threshold`.
     """
 
     id: str
@@ -47,19 +35,15 @@ class Claim:
 
 def _load_claims() -> tuple[dict[str, str], tuple[Claim, ...]]:
     data = _yaml("paper_claims.yaml")
-    claims = (
-        Claim(id, facts.pop("where"), **facts) for id, facts in ((id, dict(row)) for id, row in data["claims"].items())
-    )
+    claims = [
+        Claim(id, facts["where"], **{name: value for name, value in facts.items() if name != "where"})
+        for id, facts in data["claims"].items()
+    ]
     return data["rules"], tuple(claims)
 
 
 def table1() -> pd.DataFrame:
-    """Table 1: how many examples each corpus has for training and for transferring.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, task, training, transferring (nullable integers; <NA> where the paper has none).
+    """Table 1: how many examples each corpus has for training and for transferring (<NA> where the paper has none).
 
     Examples
     --------
@@ -74,12 +58,6 @@ def table1() -> pd.DataFrame:
 def table2() -> pd.DataFrame:
     """Table 2: one source to one target, Amazon sentiment, with the literature columns CDB, CMD, PBLM and PE.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, target, method, k (0 for literature), accuracy (percent, NaN for an empty cell),
-        bold, underlined.
-
     Examples
     --------
     >>> cells = table2().set_index(["source", "target", "method", "k"])["accuracy"]
@@ -90,38 +68,24 @@ def table2() -> pd.DataFrame:
 
 
 def table3() -> pd.DataFrame:
-    """Table 3: one source to SciTail and to QQP. Columns as in `table2`; a pair that was not run is NaN."""
+    """Table 3: one source to SciTail and to QQP; a pair that was not run is NaN."""
     return _cells(3).drop(columns="budget")
 
 
 def table4() -> pd.DataFrame:
-    """Table 4: three Amazon domains to the fourth, with SDAM, MDAN and MTLE. Columns as in `table2`."""
+    """Table 4: three Amazon domains to the fourth, with SDAM, MDAN and MTLE."""
     return _cells(4).drop(columns="budget")
 
 
 def table5() -> pd.DataFrame:
-    """Table 5: combinations of sources to SciTail. Columns as in `table2` plus budget (most source rows)."""
+    """Table 5: combinations of sources to SciTail; one more column, the budget (most source rows)."""
     return _cells(5)
 
 
 def printed_averages(table: int) -> pd.DataFrame:
-    """Return the row "Average" of Table 2 or 4 beside the average of the cells above it.
+    """The row "Average" of Table 2 or 4 as printed, and recomputed from the cells above it (one digit, halves up).
 
-    Parameters
-    ----------
-    table : int
-        2 or 4, the tables that print averages.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns method, k, printed (NaN for an empty cell), recomputed (to one digit, halves up; NaN where a
-        cell is missing), bold, slip (True where the two differ).
-
-    Raises
-    ------
-    ValueError
-        For a table without averages.
+    Columns method, k, printed, recomputed (NaN where a cell is missing), bold, slip (whether the two differ).
 
     Examples
     --------
@@ -137,16 +101,15 @@ def printed_averages(table: int) -> pd.DataFrame:
     rows = []
     for (method, k, _), token in zip(columns, layout["average"].split(), strict=True):
         printed, bold, _ = _read(token)
-        own = cells.loc[(cells["method"] == method) & (cells["k"] == k), "accuracy"]
-        rows.append((method, k, printed, _mean_as_printed(own), bold))
+        column = cells.loc[(cells["method"] == method) & (cells["k"] == k), "accuracy"]
+        rows.append((method, k, printed, _mean_as_printed(column), bold))
     frame = pd.DataFrame(rows, columns=["method", "k", "printed", "recomputed", "bold"])
     frame["slip"] = frame["recomputed"].notna() & (frame["printed"] != frame["recomputed"])
     return frame
 
 
 def _mean_as_printed(accuracies: pd.Series) -> float:
-    # in decimal, because the mean of Table 4's last column is exactly 82.15 and binary floats would round it
-    # down
+    # in decimal: the mean of Table 4's last column is exactly 82.15, which binary floats would round down
     if accuracies.isna().any():
         return float("nan")
     total = sum((Decimal(str(value)) for value in accuracies), Decimal(0))
@@ -169,8 +132,8 @@ def _cells(table: int) -> pd.DataFrame:
     for line in layout["rows"].splitlines():
         source, target, *tokens = line.split()
         for column, token in zip(columns, tokens, strict=True):
-            rows.append((source, target, *column, *_read(token)))
-    names = ["source", "target", "method", "k", "budget", "accuracy", "bold", "underlined"]
+            rows.append((source, tuple(source.split("+")), target, *column, *_read(token)))
+    names = ["source", "members", "target", "method", "k", "budget", "accuracy", "bold", "underlined"]
     return pd.DataFrame(rows, columns=names).astype({"budget": "Int64"})
 
 
