@@ -1,49 +1,91 @@
-"""What the paper's printed cells say beside its text: who is ahead, by how much, and what looks alike.
+"""The paper against itself: its averages, marks, ranges and comparisons recomputed from its own printed cells.
 
-The paper against itself: every printed average, mark and range recomputed from its own printed cells.
-
-No model and no data: the cells of `tsns_workbook.paper` go in. Each function shows the arithmetic of one
-thing; `statements` gathers what they decide, and `audit_claims` judges it by code.
+No model and no corpus: the cells of `tsns_workbook.paper` go in. Every function shows the arithmetic of one thing,
+`statements` gathers what they decide, and `audit_claims` turns that into claims of the scoreboard.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsns_workbook import paper
-from tsns_workbook.report import claim, label
+from tsns_workbook.report import DOES_NOT_HOLD, HOLDS, claim, label
 from tsns_workbook.table1 import printed_counts
 
-HOLDS, FAILS = "holds", "does not hold"
 PAIR = ["source", "target"]
 BASELINE = ("last_layer", 1024)
 MULTI_BUDGET = 200_000  # L of most columns of Table 5
 
 
-def verdict_of(right: bool) -> str:
-    """Say whether a statement holds."""
-    return HOLDS if right else FAILS
+def averages() -> pd.DataFrame:
+    """Recompute every printed average of Tables 2 and 4, with the arithmetic in the column `cells`.
+
+    Examples
+    --------
+    >>> table = averages()
+    >>> table.loc[table["verdict"] != HOLDS, ["column", "printed", "recomputed"]].to_numpy().tolist()
+    [['CMD', 79.9, 79.8], ['PE', 78.2, 78.1], ['last layer', 77.4, 77.0]]
+    """
+    rows = []
+    for table, cells in ((2, paper.table2()), (4, paper.table4())):
+        for row in paper.printed_averages(table).dropna().itertuples():
+            values = cells.loc[(cells["method"] == row.method) & (cells["k"] == row.k), "accuracy"]
+            mean = f"({' + '.join(map(str, values))}) / {len(values)} = {values.mean():.3f}"
+            name = label(row.method, row.k)
+            rows.append((f"Table {table}", name, mean, row.printed, row.recomputed, _word(not row.slip)))
+    return pd.DataFrame(rows, columns=["table", "column", "cells", "printed", "recomputed", "verdict"])
+
+
+def gains() -> pd.DataFrame:
+    """Recompute the average gains that the text names, from the cells and not from the printed averages."""
+    two, four = (frame.groupby(["method", "k"])["accuracy"].mean() for frame in (paper.table2(), paper.table4()))
+    named = [
+        ("§4.4, Table 2", "TSNS K=500 over the best published average (PBLM)", two, "tsns", ("PBLM", 0), 1.1),
+        ("§4.4, Table 2", "TSNS K=500 over the last layer", two, "tsns", BASELINE, 4.1),
+        ("§4.4, Table 4", "MultiTSNS K=500 over the last layer", four, "multi_tsns", BASELINE, 3.0),
+    ]
+    rows = []
+    for where, name, means, method, other, printed in named:
+        a, b = means[method, 500], means[other]
+        recomputed = round(a - b + 1e-9, 1)  # halves up, as printed: 4.525 is 4.5
+        arithmetic = f"{a:.3f} - {b:.3f} = {a - b:.3f}"
+        rows.append((where, name, arithmetic, printed, recomputed, _word(recomputed == printed)))
+    return pd.DataFrame(rows, columns=["where", "gain", "cells", "printed", "recomputed", "verdict"])
+
+
+def marks() -> pd.DataFrame:
+    """Check every bold and underlined figure: the marked cells must be the best ones, all of them and no others.
+
+    In Tables 2 to 4 bold is the best of its row; in Table 5 an underline is the best of its row and bold the best
+    of its column (its caption). There is one row for each row or column of a table that has a best cell.
+    """
+    rows = []
+    best_of_row = "bold, best of the row"
+    for table, cells in ((2, paper.table2()), (3, paper.table3()), (4, paper.table4())):
+        cells = cells.assign(place=_columns(cells))
+        for pair, row in cells.groupby(PAIR, sort=False):
+            rows.append((table, best_of_row, " → ".join(pair), *_marked(row, "bold")))
+        if table != 3:
+            means = paper.printed_averages(table).rename(columns={"printed": "accuracy"})
+            rows.append((table, best_of_row, "average", *_marked(means.assign(place=_columns(means)), "bold")))
+    five = paper.table5()
+    five = five.assign(column=_columns(five))
+    for source, row in five.groupby("source", sort=False):
+        row = row.assign(place=row["column"])
+        rows.append((5, "underlined, best of the row", source, *_marked(row, "underlined")))
+    for name, column in five.groupby("column", sort=False):
+        column = column.assign(place=column["source"])
+        rows.append((5, "bold, best of the column", name, *_marked(column, "bold")))
+    table = pd.DataFrame(rows, columns=["table", "mark", "where", "marked", "best", "verdict"])
+    return table[table["best"] != ""].reset_index(drop=True)
 
 
 def state_of_the_art(table: int = 2) -> pd.DataFrame:
-    """Selected neurons minus the best published system, pair by pair, for every K.
+    """Selected neurons minus the best published system, pair by pair, for every K of Table 2 or Table 4.
 
-    Parameters
-    ----------
-    table : int
-        2 (single source, default) or 4 (several sources).
-
-    Returns
-    -------
-    pandas.DataFrame
-        Pairs down; `published` (the best one), its `system`, the difference in points for each K, and
-        `K chosen on the target`, the largest difference. Last row: number of pairs ahead.
-
-    Raises
-    ------
-    ValueError
-        If the table has no published systems.
+    `K chosen on the target` is the largest of the differences; the last row counts the pairs ahead.
 
     Examples
     --------
@@ -53,71 +95,89 @@ def state_of_the_art(table: int = 2) -> pd.DataFrame:
     if table not in (2, 4):
         raise ValueError(f"table must be 2 or 4, the tables with published systems, not {table!r}")
     cells = paper.table2() if table == 2 else paper.table4()
-    wide = cells.pivot(index=PAIR, columns=["method", "k"], values="accuracy").loc[_pairs(cells)]
+    pairs = list(cells[PAIR].drop_duplicates().itertuples(index=False, name=None))
+    wide = cells.pivot(index=PAIR, columns=["method", "k"], values="accuracy").loc[pairs]
     published = wide.loc[:, wide.columns.get_level_values("k") == 0].droplevel("k", axis=1)
-    ours = wide["tsns" if table == 2 else "multi_tsns"]
-    ahead = ours.sub(published.max(axis=1), axis=0).round(1).add_prefix("K=")
+    selected = wide["tsns" if table == 2 else "multi_tsns"]
+    ahead = selected.sub(published.max(axis=1), axis=0).round(1).add_prefix("K=")
     ahead["K chosen on the target"] = ahead.max(axis=1)
-    found = pd.DataFrame({"published": published.max(axis=1), "system": published.idxmax(axis=1)}).join(ahead)
-    found.index = pd.Index([" → ".join(pair) for pair in found.index], name="source → target")
-    found.loc["pairs ahead"] = [np.nan, "", *(ahead > 0).sum()]
-    return found
+    best = pd.DataFrame({"published": published.max(axis=1), "system": published.idxmax(axis=1)})
+    compared = best.join(ahead)
+    compared.index = pd.Index([" → ".join(pair) for pair in pairs], name="source → target")
+    compared.loc["pairs ahead"] = [np.nan, "", *(ahead > 0).sum()]
+    return compared
 
 
-def binomial_error(accuracy: float, n: int = 2_000) -> float:
-    """Standard error of an accuracy measured on n rows, in points.
-
-    Parameters
-    ----------
-    accuracy : float
-        Percent.
-    n : int
-        Rows; default 2,000, an Amazon domain (paper, Table 1).
-
-    Returns
-    -------
-    float
+def binomial_error(accuracy: float, n: int) -> float:
+    """Standard error, in points, of an accuracy in percent measured on n rows.
 
     Examples
     --------
-    >>> round(binomial_error(81.5), 2), round(binomial_error(50.0), 2)
+    >>> round(binomial_error(81.5, 2_000), 2), round(binomial_error(50.0, 2_000), 2)
     (0.87, 1.12)
     """
     return float(np.sqrt(accuracy * (100 - accuracy) / n))
 
 
-def best_sources() -> pd.DataFrame:
-    """Check which source the cells name as the best for a target, against the text (§4.4, Tables 2 and 3).
+def ranges() -> pd.DataFrame:
+    """Look for the two ranges that the text names for Table 5, under every plain reading of it.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `table`, `target`, `stated`, `recomputed` (sources by their cell, K as in the column), `verdict`.
+    The gain of each combination of sources, column by column and with the best cell of each: over single sources
+    ("3.5 to 9.5"; the best of its members, or QQP), and over the last layer ("3.8 to 13.0").
     """
+    cells = paper.table5()
+    cells = cells.assign(column=_columns(cells))
+    wide = cells.pivot(index="source", columns="column", values="accuracy")[cells["column"].unique()]
+    last, selected = wide.iloc[:, 0], wide.iloc[:, 1:]
+    selected = selected.assign(**{"best cell of each": selected.max(axis=1)})
+    members = {source: source.split("+") for source in wide.index}
+    unions = [source for source in wide.index if len(members[source]) > 1]
+    best_member = {union: selected.loc[selected.index.intersection(members[union])].max() for union in unions}
+    combined = selected.loc[unions]
+    comparisons = [
+        ("the best single source combined", combined - pd.DataFrame(best_member).T, 3.5, 9.5),
+        ("QQP, a part of every combination", combined - selected.loc["qqp"], 3.5, 9.5),
+        ("the last layer", combined.sub(last[unions], axis=0), 3.8, 13.0),
+    ]
+    rows = []
+    for name, gain, low, high in comparisons:
+        for reading, values in gain.round(1).items():
+            ends = (float(values.min()), float(values.max()))
+            rows.append((name, reading, f"{low} to {high}", *ends, _word(ends == (low, high))))
+    columns = ["compared with", "reading", "printed", "lowest", "highest", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def best_sources() -> pd.DataFrame:
+    """Check which source the cells name as the best for a target, against the text (§4.4, Tables 2 and 3)."""
     two, three = paper.table2(), paper.table3().dropna(subset=["accuracy"])
     two = two[(two["method"] == "tsns") & (two["k"] == 500)]
     three = three[three["method"] == "tsns"].groupby(PAIR, as_index=False)["accuracy"].max()
-    stated = {"books": "dvd", "dvd": "books", "kitchen": "electronics", "electronics": "kitchen"}
-    wanted = [("Table 2, K=500", two, target, {source}) for target, source in stated.items()]
-    wanted += [("Table 3, best K", three, "scitail", {"mnli", "qqp"})]
-    wanted += [("Table 3, best K", three, "qqp", {"mnli", "scitail"})]
+    named = {"books": "dvd", "dvd": "books", "kitchen": "electronics", "electronics": "kitchen"}
+    stated = [("Table 2, K=500", two, target, {source}) for target, source in named.items()]
+    stated += [("Table 3, best K", three, "scitail", {"mnli", "qqp"})]
+    stated += [("Table 3, best K", three, "qqp", {"mnli", "scitail"})]
     rows = []
-    for table, frame, target, names in wanted:
-        order = frame[frame["target"] == target].sort_values("accuracy", ascending=False)
-        found = [f"{s} {a:.1f}" for s, a in zip(order["source"], order["accuracy"], strict=True)]
-        right = set(order["source"].iloc[: len(names)]) == names
-        rows.append((table, target, ", ".join(sorted(names)), " > ".join(found), verdict_of(right)))
+    for table, cells, target, names in stated:
+        ranked = cells[cells["target"] == target].sort_values("accuracy", ascending=False)
+        ranking = [f"{s} {a:.1f}" for s, a in zip(ranked["source"], ranked["accuracy"], strict=True)]
+        is_right = set(ranked["source"].iloc[: len(names)]) == names
+        rows.append((table, target, ", ".join(sorted(names)), " > ".join(ranking), _word(is_right)))
     return pd.DataFrame(rows, columns=["table", "target", "stated", "recomputed", "verdict"])
 
 
-def coincidences() -> pd.DataFrame:
-    """Columns that are two different choices of neurons, or of rows, and yet print the same accuracies.
+def below_majority(shares: Mapping[str, float]) -> pd.DataFrame:
+    """Count the cells of Table 3 below the larger class of their target, whose percentage `shares` gives."""
+    cells = paper.table3().dropna(subset=["accuracy"])
+    rows = []
+    for target, share in shares.items():
+        values = cells.loc[cells["target"] == target, "accuracy"]
+        rows.append((target, share, len(values), int((values < share).sum()), values.max()))
+    return pd.DataFrame(rows, columns=["target", "larger class", "cells", "below", "best cell"])
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `table`, `where`, `one`, `other`, `difference` (points).
-    """
+
+def coincidences() -> pd.DataFrame:
+    """Columns that stand for two different choices of neurons, or of rows, and yet print the same accuracies."""
     four = paper.table4().pivot(index="source", columns=["method", "k"], values="accuracy")
     five = paper.table5().pivot(index="source", columns=["method", "k", "budget"], values="accuracy")
     small, last = five["multi_tsns", 500, 20_000], five[(*BASELINE, MULTI_BUDGET)]
@@ -129,233 +189,78 @@ def coincidences() -> pd.DataFrame:
         ("Table 5: K=500 with L=20,000, and the last layer", source, small[source], last[source])
         for source in ("qqp", "mnli", "snli")
     ]
-    found = pd.DataFrame(rows, columns=["table", "where", "one", "other"])
-    return found.assign(difference=(found["one"] - found["other"]).round(1))
+    table = pd.DataFrame(rows, columns=["table", "where", "one", "other"])
+    return table.assign(difference=(table["one"] - table["other"]).round(1))
 
 
 def shared_cells() -> pd.DataFrame:
-    """Single sources to SciTail stand in Tables 3 and 5; set both figures side by side.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `source`, `column`, `table 3`, `table 5` (L = 200,000), `difference`.
-    """
+    """Set the single sources to SciTail, which stand in Tables 3 and 5 (L = 200,000), side by side."""
     five = paper.table5()
     five = five[five["budget"] == MULTI_BUDGET].replace({"method": {"multi_tsns": "tsns"}})
     both = paper.table3().merge(five, on=[*PAIR, "method", "k"], suffixes=("_3", "_5"), how="inner")
     columns = [label(method, k) for method, k in zip(both["method"], both["k"], strict=True)]
     values = {"table 3": both["accuracy_3"], "table 5": both["accuracy_5"]}
-    found = pd.DataFrame({"source": both["source"], "column": columns} | values)
-    return found.assign(difference=(found["table 5"] - found["table 3"]).round(1))
-
-
-def below_majority(shares: dict[str, float]) -> pd.DataFrame:
-    """Count the cells of Table 3 that lie below the accuracy of always answering the larger class.
-
-    Parameters
-    ----------
-    shares : dict
-        Target to percent of its larger class.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `target`, `larger class`, `cells`, `below`, `best cell`.
-    """
-    cells = paper.table3().dropna(subset=["accuracy"])
-    rows = []
-    for target, share in shares.items():
-        own = cells.loc[cells["target"] == target, "accuracy"]
-        rows.append((target, share, len(own), int((own < share).sum()), own.max()))
-    return pd.DataFrame(rows, columns=["target", "larger class", "cells", "below", "best cell"])
-
-
-def _pairs(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(cells[PAIR].drop_duplicates().itertuples(index=False, name=None))
-
-
-def averages() -> pd.DataFrame:
-    """Recompute every printed average of Tables 2 and 4.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `table`, `column`, `cells` (the arithmetic), `printed`, `recomputed`, `verdict`.
-
-    Examples
-    --------
-    >>> found = averages()
-    >>> found.loc[found["verdict"] != HOLDS, ["column", "printed", "recomputed"]].to_numpy().tolist()
-    [['CMD', 79.9, 79.8], ['PE', 78.2, 78.1], ['last layer', 77.4, 77.0]]
-    """
-    rows = []
-    for table, cells in ((2, paper.table2()), (4, paper.table4())):
-        for method, k, printed, again, _, slip in paper.printed_averages(table).dropna().itertuples(False):
-            own = cells.loc[(cells["method"] == method) & (cells["k"] == k), "accuracy"]
-            sum_of = f"({' + '.join(map(str, own))}) / {len(own)} = {own.mean():.3f}"
-            rows.append((f"Table {table}", label(method, k), sum_of, printed, again, verdict_of(not slip)))
-    return pd.DataFrame(rows, columns=["table", "column", "cells", "printed", "recomputed", "verdict"])
-
-
-def marks() -> pd.DataFrame:
-    """Check every bold and underlined figure: what is marked must be the best, and all of it.
-
-    In Tables 2 to 4 bold is the best of its row; in Table 5 an underline is the best of its row and bold the best
-    of its column (its caption).
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `table`, `mark`, `where`, `marked`, `best`, `verdict`: one row per row or column that has a best.
-    """
-    rows = []
-    for table, frame in ((2, paper.table2()), (3, paper.table3()), (4, paper.table4())):
-        for pair, row in frame.groupby(PAIR, sort=False):
-            rows.append(_mark(table, "bold, best of the row", " → ".join(pair), row, "bold"))
-        if table != 3:
-            means = paper.printed_averages(table).rename(columns={"printed": "accuracy"})
-            rows.append(_mark(table, "bold, best of the row", "average", means, "bold"))
-    wide = paper.table5()
-    for source, row in wide.groupby("source", sort=False):
-        rows.append(_mark(5, "underlined, best of the row", source, row, "underlined"))
-    for (method, k, budget), column in wide.groupby(["method", "k", "budget"], sort=False):
-        name = f"{label(method, k)}, L={budget:,}"
-        rows.append(_mark(5, "bold, best of the column", name, column, "bold"))
-    found = pd.DataFrame(rows, columns=["table", "mark", "where", "marked", "best", "verdict"])
-    return found[found["best"] != ""].reset_index(drop=True)
-
-
-def gains() -> pd.DataFrame:
-    """Recompute the average gains that the text names, from the cells and not from the printed averages.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `where`, `gain`, `cells` (the arithmetic), `printed`, `recomputed`, `verdict`.
-    """
-    two, four = (frame.groupby(["method", "k"])["accuracy"].mean() for frame in (paper.table2(), paper.table4()))
-    wanted = [
-        ("§4.4, Table 2", "TSNS K=500 over the best published average (PBLM)", two, "tsns", ("PBLM", 0), 1.1),
-        ("§4.4, Table 2", "TSNS K=500 over the last layer", two, "tsns", BASELINE, 4.1),
-        ("§4.4, Table 4", "MultiTSNS K=500 over the last layer", four, "multi_tsns", BASELINE, 3.0),
-    ]
-    rows = []
-    for where, name, means, method, other, printed in wanted:
-        a, b = means[method, 500], means[other]
-        again = round(a - b + 1e-9, 1)  # halves up, as printed: 4.525 is 4.5
-        rows.append((where, name, f"{a:.3f} - {b:.3f} = {a - b:.3f}", printed, again, again == printed))
-    found = pd.DataFrame(rows, columns=["where", "gain", "cells", "printed", "recomputed", "verdict"])
-    return found.assign(verdict=found["verdict"].map(verdict_of))
-
-
-def ranges() -> pd.DataFrame:
-    """Try to find the two ranges that the text names for Table 5, under every plain reading of it.
-
-    The gain of each combination of sources, column by column and with the best cell of each: over single sources
-    ("3.5 to 9.5"; the best of those combined, or QQP), and over the last layer ("3.8 to 13.0").
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `compared with`, `reading`, `printed`, `lowest`, `highest`, `verdict`.
-    """
-    cells = paper.table5()
-    cells = cells.assign(column=_columns5(cells))
-    wide = cells.pivot(index="source", columns="column", values="accuracy")[cells["column"].unique()]
-    last, ours = wide.iloc[:, 0], wide.iloc[:, 1:]
-    ours = ours.assign(**{"best cell of each": ours.max(axis=1)})
-    unions = [source for source in wide.index if "+" in source]
-    single = pd.DataFrame(
-        {union: ours.loc[[part for part in union.split("+") if part in ours.index]].max() for union in unions}
-    ).T
-    combined = ours.loc[unions]
-    compared = [
-        ("the best single source combined", combined - single, 3.5, 9.5),
-        ("QQP, a part of every combination", combined - ours.loc["qqp"], 3.5, 9.5),
-        ("the last layer", combined.sub(last[unions], axis=0), 3.8, 13.0),
-    ]
-    rows = []
-    for name, gain, low, high in compared:
-        for reading, values in gain.round(1).items():
-            found = (float(values.min()), float(values.max()))
-            rows.append((name, reading, f"{low} to {high}", *found, verdict_of(found == (low, high))))
-    columns = ["compared with", "reading", "printed", "lowest", "highest", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame({"source": both["source"], "column": columns} | values)
+    return table.assign(difference=(table["table 5"] - table["table 3"]).round(1))
 
 
 def statements() -> pd.DataFrame:
-    """What the paper states of its own tables, each with how much of it follows from the printed cells.
+    """What the paper states of its own tables, and how much of it follows from the printed cells.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `claim` (its id in the scoreboard), `where`, `statement`, `stated` (how many figures, marks or
-        pairs it is about), `follow` (how many of them follow), `verdict`: it holds if all do.
+    `stated` counts the figures, marks or pairs that a statement is about, `follow` those that follow; it holds if
+    all of them do.
     """
     mean, mark, gain, span, best = averages(), marks(), gains(), ranges(), best_sources()
-    row_marks = mark[mark["table"] != 5]
-    ahead2, ahead4 = (state_of_the_art(table).loc["pairs ahead"] for table in (2, 4))
+    is_table5 = mark["table"] == 5
+    ahead2, ahead4 = (state_of_the_art(table).loc["pairs ahead", "K=500"] for table in (2, 4))
     counts = printed_counts()
-    any_reading = span.assign(right=span["verdict"] == HOLDS).groupby("printed")["right"].any()
-    found: list[tuple[str, int, Any]] = [
+    one_reading = span.assign(holds=span["verdict"] == HOLDS).groupby("printed")["holds"].any()
+    counted: list[tuple[str, int, Any]] = [
         ("averages_table2", 10, _following(mean[mean["table"] == "Table 2"])),
         ("averages_table4", 7, _following(mean[mean["table"] == "Table 4"])),
-        ("bold_tables2_to_4", len(row_marks), _following(row_marks)),
-        ("marks_table5", len(mark) - len(row_marks), _following(mark[mark["table"] == 5])),
-        ("state_of_the_art_pairs", 5, ahead2["K=500"]),
-        ("state_of_the_art_scenarios", 4, ahead4["K=500"]),
+        ("bold_tables2_to_4", (~is_table5).sum(), _following(mark[~is_table5])),
+        ("marks_table5", is_table5.sum(), _following(mark[is_table5])),
+        ("state_of_the_art_pairs", 5, ahead2),
+        ("state_of_the_art_scenarios", 4, ahead4),
         ("average_gains", len(gain), _following(gain)),
-        ("ranges_table5", len(any_reading), any_reading.sum()),
+        ("ranges_table5", len(one_reading), one_reading.sum()),
         ("best_sources", len(best), _following(best)),
         ("official_counts", len(counts), (counts["paper"] == counts["official"]).sum()),
     ]
-    texts = {known.id: known for known in paper.CLAIMS}
-    rows = [
-        (f"audit.{name}", texts[f"audit.{name}"].paper_ref, texts[f"audit.{name}"].statement, stated, int(n))
-        for name, stated, n in found
-    ]
-    frame = pd.DataFrame(rows, columns=["claim", "where", "statement", "stated", "follow"])
-    return frame.assign(verdict=(frame["follow"] == frame["stated"]).map(verdict_of))
+    known = {claim.id: claim for claim in paper.CLAIMS}
+    rows = []
+    for name, stated, follow in counted:
+        about = known[f"audit.{name}"]
+        rows.append((about.id, about.paper_ref, about.statement, int(stated), int(follow), _word(follow == stated)))
+    return pd.DataFrame(rows, columns=["claim", "where", "statement", "stated", "follow", "verdict"])
 
 
 def audit_claims(stated: pd.DataFrame) -> list[dict[str, Any]]:
-    """Judge the statements for the scoreboard.
-
-    Parameters
-    ----------
-    stated : pandas.DataFrame
-        As `statements` gives it.
-
-    Returns
-    -------
-    list of dict
-        As `report.claim` gives them; the estimate, and both ends of its interval, is how many follow.
-    """
+    """Judge the `statements` for the scoreboard; the estimate, and both ends of its interval, is how many follow."""
     return [claim(name, n, n, n) for name, n in zip(stated["claim"], stated["follow"].tolist(), strict=True)]
 
 
-def _following(frame: pd.DataFrame) -> int:
-    return int((frame["verdict"] == HOLDS).sum())
+def _word(holds: bool) -> str:
+    return HOLDS if holds else DOES_NOT_HOLD
 
 
-def _columns5(cells: pd.DataFrame) -> list[str]:
-    columns = zip(cells["method"], cells["k"], cells["budget"], strict=True)
-    return [f"{label(method, k)}, L={budget:,}" for method, k, budget in columns]
+def _following(table: pd.DataFrame) -> int:
+    return int((table["verdict"] == HOLDS).sum())
 
 
-def _mark(table: int, mark: str, where: str, cells: pd.DataFrame, flag: str) -> tuple:
-    """One row of `marks`: the marked cells and the best ones, each with its place."""
-    across = "column" not in mark
-    # a printed average has no budget, and a bold cell of Table 5 is named by its source
-    names = [
-        label(row.method, row.k) + (f", L={row.budget:,}" if table == 5 else "") if across else row.source
-        for row in cells.itertuples()
-    ]
+def _columns(cells: pd.DataFrame) -> list[str]:
+    """Name the column of each cell, as "TSNS K=500"; in Table 5 with its budget L."""
+    budgets = cells["budget"] if "budget" in cells else [None] * len(cells)
+    columns = zip(cells["method"], cells["k"], budgets, strict=True)
+    return [label(method, k) + (f", L={budget:,}" if budget else "") for method, k, budget in columns]
+
+
+def _marked(cells: pd.DataFrame, flag: str) -> tuple[str, str, str]:
+    """The marked cells of one row or column, its best ones, and whether they are the same; empty without cells."""
     values = cells["accuracy"].to_numpy(dtype=float)
-    if cells["accuracy"].isna().all():
-        return table, mark, where, "", "", ""
-    flagged = cells[flag].to_numpy(dtype=bool) if flag in cells else np.zeros(len(cells), dtype=bool)
+    if np.isnan(values).all():
+        return "", "", ""
+    is_marked = cells[flag].to_numpy(dtype=bool)
     is_best = values == np.nanmax(values)
-    said = ["; ".join(f"{values[i]} ({names[i]})" for i in np.flatnonzero(m)) for m in (flagged, is_best)]
-    return table, mark, where, said[0] or "none", said[1], verdict_of(bool((flagged == is_best).all()))
+    written = np.array([f"{value} ({place})" for value, place in zip(values, cells["place"], strict=True)])
+    return "; ".join(written[is_marked]) or "none", "; ".join(written[is_best]), _word((is_marked == is_best).all())

@@ -1,16 +1,12 @@
-"""Correlation of two relations between sources, with what belongs to it when pairs share their sources.
+"""Does the similarity of two fingerprints predict the transfer between them? Correlations over pairs of sources.
 
-A relation is a matrix, sources down and targets across, its diagonal missing. Its pairs are no independent
-observations: every source stands in many of them. So the null is made by permuting the *sources* of one
-relation (rows and columns together, the quadratic assignment procedure), and the correlation is repeated
-without each of the sources.
-
-Does the likeness of two fingerprints predict the transfer between them? Correlations over pairs of sources.
-
-Figures about the prediction of transfer, in the style of `tsns_workbook.plots`.
+A relation is a square matrix, sources down and targets across, whose diagonal is never read. Its pairs are not
+independent observations, because every source stands in many of them. The null distribution is therefore made by
+permuting the *sources* of one relation, rows and columns together (the quadratic assignment procedure), and the
+correlation is repeated with each source left out in turn.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -20,23 +16,38 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
+from tsns_lib.corpora.sources import Source
+from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import METRICS, fingerprint, fingerprint_similarity
 from tsns_lib.sampling import derive_seed
-from tsns_workbook.plots import INK, STYLE, finish
-from tsns_workbook.report import bare, caption, claim
-from tsns_workbook.statistics import PERCENTILES, Key
+from tsns_workbook.plots import BLUE, GREEN, INK, ORANGE, PINK, STYLE, finish
+from tsns_workbook.report import Key, caption, claim, short_name
+from tsns_workbook.statistics import PERCENTILES
 
 N_PERMUTATIONS = 4_999
 CORRELATIONS = ("spearman", "pearson")
+OUTCOMES = {"accuracy": "accuracy (%)", "gain": "gain over the last layer (points)"}
+PREDICTORS = {
+    "cosine": "cosine",
+    "jensen_shannon": "Jensen–Shannon",
+    "wasserstein": "Wasserstein",
+    "random": "random neurons' cosine",
+    "log_rows": "rows of the source (log)",
+    "majority": "majority class of the target",
+}
+WITHIN = "within targets"  # all tasks together; sources are compared for the same target only
+# six colours and six shapes: a target is told by both
+TARGET_COLORS = (BLUE, ORANGE, GREEN, PINK, INK, "#E69F00")
+TARGET_SHAPES = ("o", "s", "^", "D", "v", "P")
 
-Relations = Sequence[tuple[np.ndarray, np.ndarray]]  # predictor and outcome, for one group of sources or several
+Relation = tuple[np.ndarray, np.ndarray]  # a predictor and an outcome, each n × n, for one group of n sources
 
 
 class Correlation(NamedTuple):
     """A correlation; all fields are NaN where the predictor does not vary.
 
     `null_low` to `null_high` is the middle 95 % of the permuted correlations, `p` the one-sided p value
-    against all of them, `left_out_low` to `left_out_high` the range without each source.
+    against all of them, `left_out_low` to `left_out_high` the range with each source left out in turn.
     """
 
     estimate: float
@@ -47,28 +58,43 @@ class Correlation(NamedTuple):
     left_out_high: float
 
 
-def correlate(relations: Relations, correlation: str, *, within: bool = False, seed: int = 0) -> Correlation:
-    """Correlate a predictor with an outcome over the pairs of sources.
+def pair_table(
+    grids: Mapping[str, pd.DataFrame], sources: Sequence[Source], chosen: Key, last: Key, encoder: Encoder
+) -> pd.DataFrame:
+    """Every ordered pair of sources of a task: how well it transfers, and what might have predicted it.
 
-    Parameters
-    ----------
-    relations : sequence of (ndarray of shape (n, n), ndarray of shape (n, n))
-        Predictor and outcome of each group of sources; pairs are formed within a group only.
-    correlation : {"spearman", "pearson"}
-    within : bool
-        Whether to compare only sources of the same target: values are ranked, or for Pearson centred, within
-        the columns, so that neither a target's difficulty nor its group can help. Default False.
-    seed : int
-        Seed of the permutations.
+    `grids` maps a task to its transfer grid, in which every source is a target too. `chosen` is the selection, such
+    as ("tsns", 500), `last` the last layer. The fingerprints are means of the runs, a target's from the labels of its
+    training split; `random` is the cosine of the fingerprints of K random neurons, `majority` the percentage of the
+    target's larger class.
+    """
+    n_rows = {source.name: source.n_rows for source in sources}
+    majority = ("majority", 0)
+    rows = []
+    for task, grid in grids.items():
+        accuracies = grid.groupby(["source", "target", "method", "k"], sort=False)["accuracy"].mean().mul(100)
+        fingerprints = _fingerprints(grid, chosen, encoder)
+        random = _fingerprints(grid, ("random", chosen[1]), encoder)
+        for source, target in [(a, b) for a in fingerprints for b in fingerprints if a != b]:
+            for key in (chosen, last, majority):
+                if (source, target, *key) not in accuracies.index:
+                    raise ValueError(f"grid {task!r} has no accuracy of {key} from {source!r} to {target!r}")
+            accuracy = accuracies[source, target, *chosen]
+            row = {"task": task, "source": source, "target": target, "accuracy": accuracy}
+            row["gain"] = accuracy - accuracies[source, target, *last]
+            row |= {m: fingerprint_similarity(fingerprints[source], fingerprints[target], m) for m in METRICS}
+            row["random"] = fingerprint_similarity(random[source], random[target])
+            row["log_rows"] = np.log(n_rows[source])
+            row["majority"] = accuracies[source, target, *majority]
+            rows.append(row)
+    return pd.DataFrame(rows)
 
-    Returns
-    -------
-    Correlation
 
-    Raises
-    ------
-    ValueError
-        If the correlation is unknown, or a group has fewer than four sources.
+def correlate(relations: Sequence[Relation], correlation: str, *, within: bool = False, seed: int = 0) -> Correlation:
+    """Correlate a predictor with an outcome over the pairs of sources; pairs are formed within each group only.
+
+    `within` compares only the sources of the same target: values are ranked, or for Pearson centred, within the
+    columns, so that neither a target's difficulty nor its group can help.
 
     Examples
     --------
@@ -78,226 +104,138 @@ def correlate(relations: Relations, correlation: str, *, within: bool = False, s
     """
     if correlation not in CORRELATIONS:
         raise ValueError(f"correlation: must be 'spearman' or 'pearson', got {correlation!r}")
-    if (least := min(len(x) for x, _ in relations)) < 4:
+    least = min(len(x) for x, _ in relations)
+    if least < 4:
         raise ValueError(f"relations: need at least four sources in every group, got {least}")
     prepare = _preparation(correlation, within)
-    ready = [(prepare(x), prepare(y)) for x, y in relations]
-    estimate = _pearson([x for x, _ in ready], [y for _, y in ready])
+    predictors, outcomes = ([prepare(relation[side]) for relation in relations] for side in (0, 1))
+    estimate = _pearson(predictors, outcomes)
     if np.isnan(estimate):
         return Correlation(*[float("nan")] * 6)
-    # preparing commutes with permuting sources: both leave the pairs of a target together
-    orders = [_permutations(len(x), derive_seed(seed, "permutation", i)) for i, (x, _) in enumerate(ready)]
-    permuted = [x[order[:, :, None], order[:, None, :]] for (x, _), order in zip(ready, orders, strict=True)]
-    null = _pearson(permuted, [y for _, y in ready])
+    # permuting prepared values is enough: a permutation of the sources keeps the pairs of a target together
+    orders = [_permutations(len(x), derive_seed(seed, "permutation", i)) for i, x in enumerate(predictors)]
+    permuted = [x[order[:, :, None], order[:, None, :]] for x, order in zip(predictors, orders, strict=True)]
+    null = _pearson(permuted, outcomes)
     low, high = np.percentile(null, PERCENTILES)
     p = (1 + (null >= estimate - 1e-9).sum()) / (1 + len(null))
     left_out = []
-    for group in range(len(relations)):
-        for out in range(len(relations[group][0])):
-            fewer = [_without(pair, out) if i == group else pair for i, pair in enumerate(relations)]
+    for group, relation in enumerate(relations):
+        for source in range(len(relation[0])):
+            fewer = [*relations[:group], _without(relation, source), *relations[group + 1 :]]
             left_out.append(_pearson([prepare(x) for x, _ in fewer], [prepare(y) for _, y in fewer]))
     return Correlation(*map(float, (estimate, low, high, p, np.nanmin(left_out), np.nanmax(left_out))))
 
 
-def _without(relation: tuple[np.ndarray, np.ndarray], source: int) -> tuple[np.ndarray, np.ndarray]:
-    kept = np.delete(np.arange(len(relation[0])), source)
-    return relation[0][np.ix_(kept, kept)], relation[1][np.ix_(kept, kept)]
-
-
-def _preparation(correlation: str, within: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes Pearson's correlation of two matrices the wanted one."""
-    axis = 0 if within else None
-
-    def ranks(matrix: np.ndarray) -> np.ndarray:
-        pairs = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix.round(9))
-        return rankdata(pairs, axis=axis, nan_policy="omit").reshape(matrix.shape)
-
-    def centred(matrix: np.ndarray) -> np.ndarray:
-        pairs = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
-        return pairs - np.nanmean(pairs, axis=axis)
-
-    return ranks if correlation == "spearman" else centred
-
-
-def _permutations(n: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.permuted(np.tile(np.arange(n), (N_PERMUTATIONS, 1)), axis=1)
-
-
-def _pearson(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> np.ndarray:
-    """Pearson's correlation over the off-diagonal cells of several matrices; x may hold many of each."""
-    flat = [[m[..., ~np.eye(m.shape[-1], dtype=bool)] for m in side] for side in (x, y)]
-    a, b = (np.concatenate(parts, axis=-1) for parts in flat)
-    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (a, b))
-    scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(scale > 1e-9, (a * b).sum(axis=-1) / scale, np.nan)
-
-
-OUTCOMES = ("accuracy", "gain")
-PREDICTORS = {
-    "cosine": "cosine",
-    "jensen_shannon": "Jensen–Shannon",
-    "wasserstein": "Wasserstein",
-    "random": "random neurons' cosine",
-    "log_rows": "rows of the source (log)",
-    "majority": "majority class of the target",
-}
-WITHIN = "within targets"  # the scope of all tasks together: sources are compared for the same target only
-
-
-def pair_table(
-    grids: Mapping[str, pd.DataFrame], sources: Sequence[Any], chosen: Key, last: Key, encoder: Any
-) -> pd.DataFrame:
-    """Every ordered pair of sources of a task: how well it transfers, and what might have predicted it.
-
-    Parameters
-    ----------
-    grids : mapping of str to pandas.DataFrame
-        By task, as `tsns_lib.transfer_grid` gives them, every source being a target too.
-    sources : sequence of Source
-        The sources of all grids.
-    chosen, last : (method, k)
-        The selection, such as ("tsns", 500), and the last layer.
-    encoder : Encoder
-        Whose neurons they are.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns task, source, target; accuracy (percent, mean of the runs), gain (points over the last layer);
-        cosine, jensen_shannon, wasserstein (similarity of the mean fingerprints of the runs, the target's from
-        its training labels), random (cosine of those of K random neurons), log_rows (natural logarithm of the
-        source's rows), majority (percent of the target's larger class).
-
-    Raises
-    ------
-    ValueError
-        If a source is no target or a target no source, or a pair was not run.
-    """
-    rows = {source.name: source.n_rows for source in sources}
-    tables = []
-    for task, grid in grids.items():
-        cells = grid.groupby(["source", "target", "method", "k"], sort=False)["accuracy"].mean().mul(100)
-        prints, dice = (_fingerprints(grid, (method, chosen[1]), encoder) for method in (chosen[0], "random"))
-        names = list(prints)
-        for source, target in [(a, b) for a in names for b in names if a != b]:
-            for key in (chosen, last, ("majority", 0)):
-                if (source, target, *key) not in cells.index:
-                    raise ValueError(f"grid {task!r} has no accuracy of {key} from {source!r} to {target!r}")
-            own, baseline, majority = (cells[source, target, *key] for key in (chosen, last, ("majority", 0)))
-            facts = {"task": task, "source": source, "target": target, "accuracy": own, "gain": own - baseline}
-            facts |= {m: fingerprint_similarity(prints[source], prints[target], m) for m in METRICS}
-            facts["random"] = fingerprint_similarity(dice[source], dice[target])
-            tables.append(facts | {"log_rows": np.log(rows[source]), "majority": majority})
-    return pd.DataFrame(tables)
-
-
 def correlation_table(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Correlate every predictor with accuracy and with gain, task by task and with the task removed.
+    """Correlate every predictor of a `pair_table` with accuracy and with gain.
 
-    Parameters
-    ----------
-    pairs : pandas.DataFrame
-        As `pair_table` gives it.
-    seed : int
-        Seed of the permutations.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each scope (a task: all its pairs; "within targets": the pairs of all tasks, values being
-        ranked, or for Pearson centred, among the sources of the same target, so that neither task nor target
-        can help), outcome, predictor and correlation ("spearman", "pearson"), in columns `scope`, `outcome`,
-        `predictor`, `correlation`, `estimate`, `low`, `high` (see the module), `p` (one-sided permutation
-        p value, 4,999 permutations), `left_out_low`, `left_out_high` (range without each source), `pairs`.
-        A predictor without variation gives missing values.
-
-    Raises
-    ------
-    ValueError
-        If a task has fewer than four sources, or lacks a pair.
+    A scope is a task (all its pairs) or "within targets" (the pairs of all tasks, compared within each target).
     """
-    tasks = {task: rows for task, rows in pairs.groupby("task", sort=False)}
-    scopes = {task: [rows] for task, rows in tasks.items()} | {WITHIN: list(tasks.values())}
+    by_task = {task: rows for task, rows in pairs.groupby("task", sort=False)}
+    scopes = {task: [rows] for task, rows in by_task.items()} | {WITHIN: list(by_task.values())}
     rows = []
-    for scope, parts in scopes.items():
+    for scope, groups in scopes.items():
+        n_pairs = sum(map(len, groups))
+        scope_seed = derive_seed(seed, scope)  # the same permutations for every predictor
         for outcome in OUTCOMES:
             for predictor in PREDICTORS:
-                relations = [(_square(part, predictor), _square(part, outcome)) for part in parts]
+                relations = [(_square(group, predictor), _square(group, outcome)) for group in groups]
                 for name in CORRELATIONS:
-                    own = derive_seed(seed, scope)  # not the predictor's: all are judged by the same permutations
-                    found = correlate(relations, name, within=scope == WITHIN, seed=own)
-                    rows.append((scope, outcome, predictor, name, *found, sum(map(len, parts))))
+                    correlation = correlate(relations, name, within=scope == WITHIN, seed=scope_seed)
+                    rows.append((scope, outcome, predictor, name, *correlation, n_pairs))
     columns = ["scope", "outcome", "predictor", "correlation", *Correlation._fields, "pairs"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def prediction_table(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Lay out the correlations with one outcome for reading.
-
-    Parameters
-    ----------
-    correlations : pandas.DataFrame
-        As `correlation_table` gives it.
-    outcome : {"accuracy", "gain"}
-
-    Returns
-    -------
-    pandas.DataFrame
-        Scopes and predictors down: both correlations, their permutation p values and the range of Spearman's
-        without each source.
-    """
-    rows = correlations[correlations["outcome"] == outcome].assign(
-        predictor=lambda frame: frame["predictor"].map(PREDICTORS)
-    )
-    wide = rows.pivot_table(
-        index=["scope", "predictor"], columns="correlation", values=["estimate", "p"], sort=False, dropna=False
-    )
-    spearman = rows[rows["correlation"] == "spearman"].set_index(["scope", "predictor"])
-    return pd.DataFrame(
-        {
-            "Spearman": wide["estimate", "spearman"],
-            "p": wide["p", "spearman"],
-            "without one source, least": spearman["left_out_low"],
-            "without one source, most": spearman["left_out_high"],
-            "Pearson": wide["estimate", "pearson"],
-            "p (Pearson)": wide["p", "pearson"],
-        }
-    ).round(2)
+    """Lay out the correlations with one outcome for reading."""
+    rows = correlations[correlations["outcome"] == outcome]
+    rows = rows.assign(predictor=rows["predictor"].map(PREDICTORS)).set_index(["scope", "predictor"])
+    spearman, pearson = (rows[rows["correlation"] == name] for name in CORRELATIONS)
+    columns = {
+        "Spearman": spearman["estimate"],
+        "p": spearman["p"],
+        "without one source, least": spearman["left_out_low"],
+        "without one source, most": spearman["left_out_high"],
+        "Pearson": pearson["estimate"],
+        "p (Pearson)": pearson["p"],
+    }
+    return pd.DataFrame(columns).round(2)
 
 
 def prediction_claims(correlations: pd.DataFrame, tasks: Mapping[str, str]) -> list[dict[str, Any]]:
     """Judge the paper's headline by Spearman's correlation of the cosine.
 
-    The interval is the estimate less the middle 95 % of the correlations with permuted sources: it lies above 0
-    where the estimate exceeds 97.5 % of them.
-
-    Parameters
-    ----------
-    correlations : pandas.DataFrame
-        As `correlation_table` gives it.
-    tasks : mapping of str to str
-        The scope of each claim about one task, {"sentiment": ..., "pairs": ...}.
-
-    Returns
-    -------
-    list of dict
-        As `report.claim` gives them.
+    The interval is the estimate less the middle 95 % of the correlations with permuted sources, so it lies above 0
+    where the estimate exceeds 97.5 % of them. `tasks` gives the scope of each claim about one task.
     """
     rows = correlations[(correlations["predictor"] == "cosine") & (correlations["correlation"] == "spearman")]
     low = (rows["estimate"] - rows["null_high"]).clip(lower=-1)
     high = (rows["estimate"] - rows["null_low"]).clip(upper=1)
-    found = rows.assign(low=low, high=high).set_index(["scope", "outcome"])[["estimate", "low", "high"]]
-    wanted = {f"prediction.{name}": (scope, "accuracy") for name, scope in tasks.items()}
-    wanted |= {f"prediction.{outcome}": (WITHIN, outcome) for outcome in OUTCOMES}
+    intervals = rows.assign(low=low, high=high).set_index(["scope", "outcome"])[["estimate", "low", "high"]]
+    cells = {f"prediction.{name}": (scope, "accuracy") for name, scope in tasks.items()}
+    cells |= {f"prediction.{outcome}": (WITHIN, outcome) for outcome in OUTCOMES}
     return [
-        claim(id) if found.loc[cell].isna().any() else claim(id, *found.loc[cell].tolist())
-        for id, cell in wanted.items()
+        claim(id) if intervals.loc[cell].isna().any() else claim(id, *intervals.loc[cell].tolist())
+        for id, cell in cells.items()
     ]
 
 
-def _fingerprints(grid: pd.DataFrame, key: Key, encoder: Any) -> dict[str, np.ndarray]:
+def similarity_scatter(pairs: pd.DataFrame, *, generated: bool, title: str) -> Figure:
+    """Draw accuracy and gain of every pair of a `pair_table` against the cosine; a colour and shape for each target."""
+    tasks = list(pairs["task"].unique())
+    with plt.rc_context(STYLE):
+        size = (1.0 + 4.6 * len(tasks), 5.6)
+        figure, grid = plt.subplots(2, len(tasks), figsize=size, sharex="col", squeeze=False, layout="constrained")
+        for column, task in enumerate(tasks):
+            of_task = pairs[pairs["task"] == task]
+            for axes, (outcome, unit) in zip(grid[:, column], OUTCOMES.items(), strict=True):
+                for i, target in enumerate(of_task["source"].unique()):
+                    rows = of_task[of_task["target"] == target]
+                    color, shape = (looks[i % len(looks)] for looks in (TARGET_COLORS, TARGET_SHAPES))
+                    points = {"s": 34, "alpha": 0.85, "color": color, "marker": shape}
+                    axes.scatter(rows["cosine"], rows[outcome], label=short_name(target), **points)
+                axes.set_ylabel(unit)
+                axes.grid(color="#E5E5E5", linewidth=0.8)
+            grid[1, column].xaxis.set_major_locator(MaxNLocator(5))
+            grid[1, column].axhline(0, color=INK, linewidth=1)
+            grid[1, column].set_xlabel("similarity of the fingerprints (cosine)")
+            grid[0, column].set_title(task, loc="left")
+            grid[0, column].legend(title="target", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=11)
+    return finish(figure)
+
+
+def predictor_plot(correlations: pd.DataFrame, *, generated: bool, title: str) -> Figure:
+    """Draw Spearman's correlation of every predictor, its range with a source left out, and what chance gives."""
+    spearman = correlations[correlations["correlation"] == "spearman"].dropna(subset=["estimate"])
+    scopes, predictors, outcomes = list(correlations["scope"].unique()), list(PREDICTORS), list(OUTCOMES)
+    with plt.rc_context(STYLE):
+        size = (2.6 + 2.6 * len(scopes), 1.4 + 0.5 * len(predictors))
+        shape: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+        figure, grid = plt.subplots(2, len(scopes), figsize=size, **shape)
+        for (row, column), axes in np.ndenumerate(grid):
+            rows = spearman[(spearman["scope"] == scopes[column]) & (spearman["outcome"] == outcomes[row])]
+            heights = [predictors.index(name) for name in rows["predictor"]]
+            chance = {"left": rows["null_low"], "height": 0.7, "color": "#DDDDDD", "label": "permuted sources, 95 %"}
+            axes.barh(heights, rows["null_high"] - rows["null_low"], **chance)
+            axes.axvline(0, color=INK, linewidth=1)
+            ends = (rows["left_out_low"], rows["left_out_high"])
+            axes.hlines(heights, *ends, color=BLUE, label="one source left out")
+            axes.plot(rows["estimate"], heights, "o", color=BLUE, markersize=6, label="all sources")
+            axes.set_yticks(range(len(predictors)), PREDICTORS.values())
+            if row == 0:
+                axes.set_title(scopes[column], loc="left")
+            if column == 0:
+                axes.set_ylabel(outcomes[row])
+        grid[0, 0].invert_yaxis()
+        figure.supxlabel("Spearman's correlation", fontsize=10)
+        figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=11)
+        grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    return finish(figure)
+
+
+def _fingerprints(grid: pd.DataFrame, key: Key, encoder: Encoder) -> dict[str, np.ndarray]:
     """Mean fingerprint of the runs of every source of a grid."""
     rows = grid[(grid["method"] == key[0]) & (grid["k"] == key[1])].drop_duplicates(["source", "run"])
     if rows.empty or set(grid["source"]) != set(grid["target"]):
@@ -309,97 +247,38 @@ def _fingerprints(grid: pd.DataFrame, key: Key, encoder: Any) -> dict[str, np.nd
 def _square(rows: pd.DataFrame, column: str) -> np.ndarray:
     """One column of the pairs as a matrix, sources down and targets across; its diagonal is missing."""
     names = list(rows["source"].unique())
-    matrix = rows.pivot(index="source", columns="target", values=column).reindex(index=names, columns=names)
     if len(names) < 4 or len(rows) != len(names) * (len(names) - 1):
         raise ValueError(f"pairs: need every pair of at least four sources, got {len(rows)} pairs of {names}")
-    return matrix.to_numpy()
+    return rows.pivot(index="source", columns="target", values=column).loc[names, names].to_numpy()
 
 
-UNITS = {"accuracy": "accuracy (%)", "gain": "gain over the last layer (points)"}
-# Okabe and Ito's palette and six shapes: a target is told by both
-BLUE = "#0072B2"
-COLORS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#222222", "#E69F00")
-SHAPES = ("o", "s", "^", "D", "v", "P")
+def _preparation(correlation: str, within: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """Rank or centre a matrix without its diagonal, so that Pearson's correlation of two becomes the wanted one."""
+    axis = 0 if within else None
+
+    def prepare(matrix: np.ndarray) -> np.ndarray:
+        pairs = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
+        if correlation == "spearman":
+            return rankdata(pairs.round(9), axis=axis, nan_policy="omit").reshape(matrix.shape)
+        return pairs - np.nanmean(pairs, axis=axis)
+
+    return prepare
 
 
-def similarity_scatter(pairs: pd.DataFrame, *, predictor: str = "cosine", title: str) -> Figure:
-    """Draw accuracy and gain of every pair of sources against the similarity of their fingerprints.
-
-    Parameters
-    ----------
-    pairs : pandas.DataFrame
-        As `prediction.pair_table` gives it.
-    predictor : str
-        A column of it; default "cosine".
-    title : str
-        Title without the mark for generated data.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Tasks across, outcomes down; color and shape tell the target, whose pairs are to be compared.
-    """
-    tasks = list(pairs["task"].unique())
-    with plt.rc_context(STYLE):
-        size = (1.0 + 4.6 * len(tasks), 5.6)
-        figure, grid = plt.subplots(2, len(tasks), figsize=size, sharex="col", squeeze=False, layout="constrained")
-        for column, task in enumerate(tasks):
-            part = pairs[pairs["task"] == task]
-            for axes, outcome in zip(grid[:, column], OUTCOMES, strict=True):
-                for i, target in enumerate(part["source"].unique()):
-                    rows = part[part["target"] == target]
-                    look = {"color": COLORS[i % len(COLORS)], "marker": SHAPES[i % len(SHAPES)]}
-                    axes.scatter(rows[predictor], rows[outcome], s=34, alpha=0.85, label=bare(target), **look)
-                axes.set_ylabel(UNITS[outcome])
-                axes.grid(color="#E5E5E5", linewidth=0.8)
-            grid[1, column].xaxis.set_major_locator(MaxNLocator(5))
-            grid[1, column].axhline(0, color=INK, linewidth=1)
-            grid[1, column].set_xlabel(f"similarity of the fingerprints ({PREDICTORS[predictor]})")
-            grid[0, column].set_title(task, loc="left")
-            grid[0, column].legend(title="target", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-        figure.suptitle(caption(title, pairs["source"]), x=0.01, ha="left", fontsize=11)
-    return finish(figure)
+def _pearson(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> np.ndarray:
+    """Pearson's correlation over the off-diagonal cells of several matrices; x may be stacks of permutations."""
+    off_diagonal = [[m[..., ~np.eye(m.shape[-1], dtype=bool)] for m in side] for side in (x, y)]
+    a, b = (np.concatenate(cells, axis=-1) for cells in off_diagonal)
+    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (a, b))
+    scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(scale > 1e-9, (a * b).sum(axis=-1) / scale, np.nan)
 
 
-def predictor_plot(correlations: pd.DataFrame, sources: Iterable[str], *, title: str) -> Figure:
-    """Draw what every predictor is worth: Spearman's correlation, its range without a source, and chance.
+def _permutations(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permuted(np.tile(np.arange(n), (N_PERMUTATIONS, 1)), axis=1)
 
-    Parameters
-    ----------
-    correlations : pandas.DataFrame
-        As `prediction.correlation_table` gives it.
-    sources : iterable of str
-        What they were computed from; the title says if any is generated.
-    title : str
-        Title without the mark for generated data.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Scopes across, outcomes down; grey is the middle 95 % of the correlations with permuted sources.
-    """
-    spearman = correlations[correlations["correlation"] == "spearman"].dropna(subset=["estimate"])
-    scopes, names = list(correlations["scope"].unique()), list(PREDICTORS)
-    with plt.rc_context(STYLE):
-        size = (2.6 + 2.6 * len(scopes), 1.4 + 0.5 * len(names))
-        shape: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
-        figure, grid = plt.subplots(2, len(scopes), figsize=size, **shape)
-        for (row, column), axes in np.ndenumerate(grid):
-            rows = spearman[(spearman["scope"] == scopes[column]) & (spearman["outcome"] == OUTCOMES[row])]
-            heights = [names.index(name) for name in rows["predictor"]]
-            chance = {"left": rows["null_low"], "height": 0.7, "color": "#DDDDDD", "label": "chance, 95 %"}
-            axes.barh(heights, rows["null_high"] - rows["null_low"], **chance)
-            axes.axvline(0, color=INK, linewidth=1)
-            ends = (rows["left_out_low"], rows["left_out_high"])
-            axes.hlines(heights, *ends, color=BLUE, label="without one source")
-            axes.plot(rows["estimate"], heights, "o", color=BLUE, markersize=6, label="all sources")
-            axes.set_yticks(range(len(names)), PREDICTORS.values())
-            if row == 0:
-                axes.set_title(scopes[column], loc="left")
-            if column == 0:
-                axes.set_ylabel(OUTCOMES[row])
-        grid[0, 0].invert_yaxis()
-        figure.supxlabel("Spearman's correlation", fontsize=10)
-        figure.suptitle(caption(title, sources), x=0.01, ha="left", fontsize=11)
-        grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-    return finish(figure)
+def _without(relation: Relation, source: int) -> Relation:
+    others = np.delete(np.arange(len(relation[0])), source)
+    return relation[0][np.ix_(others, others)], relation[1][np.ix_(others, others)]

@@ -13,17 +13,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tsns_workbook.paper import CLAIMS
-from tsns_workbook.plots import FAINT, STYLE
-from tsns_workbook.report import CLAIM_FIELDS, VERDICTS, caption
+from tsns_workbook.plots import BLUE, FAINT, STYLE, finish
+from tsns_workbook.report import (
+    CLAIM_FIELDS,
+    DIRECTION_ONLY,
+    NOT_REPRODUCED,
+    NOT_TESTABLE,
+    REPRODUCED,
+    VERDICTS,
+    caption,
+)
 
 NOT_RUN = "not run"
 OUTCOMES = (*VERDICTS, NOT_RUN)
-# Okabe and Ito's palette, dark enough for white letters; a sign and the word besides: nothing hangs on colour alone
+# dark enough for white letters; a sign and the word besides, so that nothing hangs on colour alone
 LOOKS = {
-    "reproduced": ("✓", "#007A5A"),
-    "direction only": ("≈", "#0072B2"),
-    "not reproduced": ("✗", "#B84E00"),
-    "not testable here": ("–", "#666666"),
+    REPRODUCED: ("✓", "#007A5A"),
+    DIRECTION_ONLY: ("≈", BLUE),
+    NOT_REPRODUCED: ("✗", "#B84E00"),
+    NOT_TESTABLE: ("–", "#666666"),
     NOT_RUN: ("·", "#999999"),
 }
 COLUMNS = {"verdict": 0.6, "claim": 13, "where": 55, "rule": 75, "ours (95 % interval)": 82, "paper": 99.5}
@@ -41,27 +49,15 @@ class Result:
 
 
 def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
-    """Read the `results.json` of every notebook of a profile.
+    """Read the `results.json` of every notebook of a profile that judges a claim, in the order of their names.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the profile's executed notebooks lie.
-    profile : str
-        The profile that they must be of.
-
-    Returns
-    -------
-    results : list of Result
-        Of the notebooks that judge a claim, in the order of their names.
-    problems : list of str
-        One line for each file that could not be read or is of another profile (its claims are missing from the
-        results), for each claim that is not the paper's or was judged before, and for each notebook whose
-        latest run failed, so that these are the figures of an earlier one.
+    Every problem is one line: a file that cannot be read or is of another profile (its claims are left out), a claim
+    that is not the paper's or was judged before (left out, too), and a notebook whose latest run failed, so that
+    its figures are those of an earlier run.
     """
     results: list[Result] = []
     problems: list[str] = []
-    judged = {claim.id: "" for claim in CLAIMS}  # by which notebook
+    judged_by = {claim.id: "" for claim in CLAIMS}
     for path in sorted(folder.glob("*.results.json")):
         name = path.name.removesuffix(".results.json")
         try:
@@ -70,12 +66,13 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
             problems.append(f"{path.name}: {error}")
             continue
         for claim in list(result.claims):
-            if judged.get(claim["id"], "unknown"):
-                why = f"was judged by {judged[claim['id']]}" if claim["id"] in judged else "is none of the paper's"
-                problems.append(f"{path.name}: left out claim {claim['id']!r}, which {why}")
-                result.claims.remove(claim)
-            else:
-                judged[claim["id"]] = name
+            if judged_by.get(claim["id"]) == "":
+                judged_by[claim["id"]] = name
+                continue
+            known = claim["id"] in judged_by
+            why = f"was judged by {judged_by[claim['id']]}" if known else "is none of the paper's"
+            problems.append(f"{path.name}: left out claim {claim['id']!r}, which {why}")
+            result.claims.remove(claim)
         if not result.claims:
             continue
         results.append(result)
@@ -85,25 +82,15 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
 
 
 def scoreboard(results: Sequence[Result]) -> pd.DataFrame:
-    """Set every claim of the paper beside what was found.
+    """Set every claim of the papers beside what was found: one row each, grouped by table, figure or section.
 
-    Parameters
-    ----------
-    results : sequence of Result
-        As `read_results` gives them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each of `paper.CLAIMS`, grouped by table, figure or section, in columns `about` (the group),
-        `id`, `claim` (in our words), `where` (in the paper), `rule`, `ours`, `low`, `high`, `paper`, `verdict`
-        (a claim that no result judges is "not run"), `notebook`, `data`.
+    A claim that no result judges is "not run".
     """
-    found = {claim["id"]: (result, claim) for result in results for claim in result.claims}
+    judged = {claim["id"]: (result, claim) for result in results for claim in result.claims}
     rows = []
     for claim in CLAIMS:
-        result, judged = found.get(claim.id, (None, {}))
-        low, high = judged.get("interval") or (None, None)
+        result, facts = judged.get(claim.id, (None, {}))
+        low, high = facts.get("interval") or (None, None)
         rows.append(
             {
                 "about": _about(claim.id),
@@ -111,75 +98,39 @@ def scoreboard(results: Sequence[Result]) -> pd.DataFrame:
                 "claim": claim.statement,
                 "where": claim.paper_ref,
                 "rule": claim.rule,
-                "ours": judged.get("ours"),
+                "ours": facts.get("ours"),
                 "low": low,
                 "high": high,
                 "paper": claim.paper,
-                "verdict": judged.get("verdict", NOT_RUN),
+                "verdict": facts.get("verdict", NOT_RUN),
                 "notebook": result.notebook if result else "",
-                "data": "" if result is None else "generated" if result.generated else "real",
+                "data": _data(result),
             }
         )
-    # "Table 1" … "Figure 2", then the rest as they come
-    order = {about: (about[:5] != "Table", about[:6] != "Figure", about) for about in (row["about"] for row in rows)}
-    rows.sort(key=lambda row: order[row["about"]])
+    rows.sort(key=lambda row: _rank(row["about"]))
     return pd.DataFrame(rows).astype(dict.fromkeys(["ours", "low", "high", "paper"], float))
 
 
 def readable(board: pd.DataFrame) -> pd.DataFrame:
-    """Lay out a scoreboard for reading; strings only.
-
-    Parameters
-    ----------
-    board : pandas.DataFrame
-        As `scoreboard` gives it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns claim, where, rule, ours, 95 % interval, paper, verdict, data; indexed by table, figure or section.
-        What was counted and not estimated has no interval.
-    """
+    """Lay out a scoreboard for reading, strings only; what was counted and not estimated has no interval."""
     figures = [_figures(row) for row in board.itertuples()]
-    ours, interval, theirs = ([*column] for column in zip(*figures, strict=True))
-    columns = {"ours": ours, "95 % interval": interval, "paper": theirs}
+    columns = dict(zip(("ours", "95 % interval", "paper"), map(list, zip(*figures, strict=True)), strict=True))
     table = board[["claim", "where", "rule"]].assign(**columns, **board[["verdict", "data"]])
     return table.set_index(board["about"].rename(None))
 
 
 def count_verdicts(board: pd.DataFrame) -> pd.DataFrame:
-    """Count the claims by table or figure and by verdict, with the sums.
-
-    Parameters
-    ----------
-    board : pandas.DataFrame
-        As `scoreboard` gives it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Groups down and "all" last; the verdicts and "claims" across.
-    """
+    """Count the claims by table or figure and by verdict, with the sums."""
     counts = pd.crosstab(board["about"], board["verdict"])
     counts = counts.reindex(index=board["about"].unique(), columns=list(OUTCOMES), fill_value=0)
     counts.loc["all"] = counts.sum()
     return counts.assign(claims=counts.sum(axis=1)).rename_axis(index=None, columns=None)
 
 
-def scoreboard_figure(board: pd.DataFrame, *, title: str = "What holds of the papers' claims") -> Figure:
+def scoreboard_figure(board: pd.DataFrame) -> Figure:
     """Draw a scoreboard as one page: a line for each claim, with its verdict as a sign, a word and a colour.
 
-    Parameters
-    ----------
-    board : pandas.DataFrame
-        As `scoreboard` gives it.
-    title : str
-        Title; what is measured on generated data is marked group by group.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Groups under their own heading; opaque white, for light and dark pages and for print.
+    What was measured on generated data is marked group by group.
     """
     groups = list(board.groupby("about", sort=False))
     wrapped = {row.id: [_wrap(row.claim, 78), _wrap(row.where, 36)] for row in board.itertuples()}
@@ -193,16 +144,15 @@ def scoreboard_figure(board: pd.DataFrame, *, title: str = "What holds of the pa
             axes.text(x, -0.6, name, color=FAINT, ha="right" if name == "paper" else "left")
         top = 0.0
         for about, rows in groups:
-            heading = caption(about, ["miniature:"] if (rows["data"] == "generated").any() else [])
+            heading = caption(about, bool((rows["data"] == "generated").any()))
             axes.text(0, top + 0.7 * HEADING, heading, fontsize=10.5, fontweight="bold", va="center")
             top += HEADING
             for row in rows.itertuples():
                 _draw_claim(axes, row, wrapped[row.id], top + heights[row.id] / 2)
                 top += heights[row.id]
                 axes.axhline(top, color="#E5E5E5", linewidth=0.8)
-        axes.set_title(title, loc="left", fontsize=13)
-    plt.close(figure)
-    return figure
+        axes.set_title("Which of the papers' claims hold", loc="left", fontsize=13)
+    return finish(figure)
 
 
 def _draw_claim(axes: Axes, row: Any, texts: list[str], middle: float) -> None:
@@ -216,19 +166,19 @@ def _draw_claim(axes: Axes, row: Any, texts: list[str], middle: float) -> None:
 
 
 def _read(path: Path, profile: str) -> Result:
-    """One file; ValueError with what is wrong with it."""
+    """Read one file, or raise a ValueError that says what is wrong with it."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         claims = [{field: row[field] for field in CLAIM_FIELDS} for row in facts["claims"]]
         result = Result(facts["notebook"], facts["encoder"], facts["data"] == "generated", claims)
-        found = facts["profile"]
+        recorded_profile = facts["profile"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"is no readable record of a notebook ({type(error).__name__}: {error})") from error
-    if found != profile:
-        raise ValueError(f"is of profile {found!r}, not of {profile!r}")
-    strange = [row["id"] for row in claims if row["verdict"] not in VERDICTS]
-    if strange:
-        raise ValueError(f"has an unknown verdict for {', '.join(strange)}")
+    if recorded_profile != profile:
+        raise ValueError(f"is of profile {recorded_profile!r}, not of {profile!r}")
+    unknown = [row["id"] for row in claims if row["verdict"] not in VERDICTS]
+    if unknown:
+        raise ValueError(f"has an unknown verdict for {', '.join(unknown)}")
     return result
 
 
@@ -239,16 +189,30 @@ def _about(id: str) -> str:
     return f"{name.replace('_', ' ').capitalize()} {group[len(name) :]}".strip()
 
 
+def _rank(about: str) -> tuple[bool, bool, str]:
+    """Tables first, then figures, then the rest by name."""
+    return not about.startswith("Table"), not about.startswith("Figure"), about
+
+
+def _data(result: Result | None) -> str:
+    if result is None:
+        return ""
+    return "generated" if result.generated else "real"
+
+
 def _wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 
 def _figures(row: Any) -> tuple[str, str, str]:
     """Ours, its interval and the paper's in words, empty where there is none."""
-    values = [value for value in (row.ours, row.low, row.high, row.paper) if value == value]
-    whole = all(value == round(value) for value in values)
-    digits = 0 if whole else 2 if max(map(abs, values), default=1) < 1 else 1  # a correlation needs two
+    values = [value for value in (row.ours, row.low, row.high, row.paper) if not pd.isna(value)]
+    digits = 1
+    if all(value == round(value) for value in values):
+        digits = 0
+    elif max(map(abs, values)) < 1:  # a correlation
+        digits = 2
     ours, low, high, theirs = (
-        "" if value != value else f"{value:.{digits}f}" for value in (row.ours, row.low, row.high, row.paper)
+        "" if pd.isna(value) else f"{value:.{digits}f}" for value in (row.ours, row.low, row.high, row.paper)
     )
-    return ours, "" if not low or low == high else f"{low} to {high}", theirs
+    return ours, f"{low} to {high}" if low != high else "", theirs

@@ -1,13 +1,13 @@
 """The paper against itself: the known slips are found, each with its arithmetic, and nothing else is called one."""
 
 import pytest
-from tsns_workbook import audit, paper
+from tsns_workbook import audit, paper, report
 
 STATEMENTS = audit.statements().set_index("claim")
 
 
 def failing(frame):
-    return frame[frame["verdict"] != audit.HOLDS]
+    return frame[frame["verdict"] != report.HOLDS]
 
 
 def test_three_averages_of_table2_do_not_follow():
@@ -90,8 +90,8 @@ def test_the_same_cells_in_two_tables():
 
 
 def test_cells_below_the_larger_class():
-    found = audit.below_majority({"scitail": 60.4, "qqp": 64.1}).set_index("target")
-    assert found["below"].to_dict() == {"scitail": 8, "qqp": 16}
+    table = audit.below_majority({"scitail": 60.4, "qqp": 64.1}).set_index("target")
+    assert table["below"].to_dict() == {"scitail": 8, "qqp": 16}
 
 
 def test_the_text_names_the_best_sources():

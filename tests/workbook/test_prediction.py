@@ -93,11 +93,11 @@ def test_the_diagonal_is_never_read():
 
 def test_perfect_prediction_is_as_rare_as_permutations_allow():
     x = likeness(0)
-    found = correlate([(x, x)], "spearman")
-    assert found.estimate == pytest.approx(1)
-    assert 0.0002 <= found.p < 0.006  # 1 of 720 permutations
-    assert found.null_high < 1
-    assert (found.left_out_low, found.left_out_high) == pytest.approx((1, 1))
+    correlation = correlate([(x, x)], "spearman")
+    assert correlation.estimate == pytest.approx(1)
+    assert 0.0002 <= correlation.p < 0.006  # 1 of 720 permutations
+    assert correlation.null_high < 1
+    assert (correlation.left_out_low, correlation.left_out_high) == pytest.approx((1, 1))
 
 
 def test_the_test_keeps_its_level_where_pairs_share_sources():
@@ -116,9 +116,9 @@ def test_leaving_out_the_one_source_that_carries_it():
     x, y = np.zeros((6, 6)), np.zeros((6, 6))
     x[0], y[0] = 5, 7
     noise = 0.01 * square(2), 0.01 * square(3)
-    found = correlate([(x + noise[0], y + noise[1])], "pearson")
-    assert found.estimate > 0.99
-    assert found.left_out_low < 0.3
+    correlation = correlate([(x + noise[0], y + noise[1])], "pearson")
+    assert correlation.estimate > 0.99
+    assert correlation.left_out_low < 0.3
 
 
 def test_a_predictor_without_variation_gives_nothing():
@@ -197,8 +197,8 @@ def test_the_table_for_reading_keeps_a_predictor_without_variation():
 
 def test_figures_tell_generated_data():
     pairs = make_pairs(prefix="miniature:")
-    scatter = similarity_scatter(pairs, title="Transfer")
-    predictors = predictor_plot(correlation_table(pairs), pairs["source"], title="Predictors")
+    scatter = similarity_scatter(pairs, generated=True, title="Transfer")
+    predictors = predictor_plot(correlation_table(pairs), generated=True, title="Predictors")
     assert all(figure.get_suptitle().endswith("(generated data)") for figure in (scatter, predictors))
     assert [text.get_text() for text in scatter.axes[0].get_legend().get_texts()] == NAMES
     assert [axes.get_title(loc="left") for axes in predictors.axes[:3]] == ["first", "second", WITHIN]

@@ -136,4 +136,4 @@ def test_the_figure_shows_every_claim_with_its_verdict(folder):
     chips = pd.Series([text[2:] for text in texts if text[:2] in ("✓ ", "≈ ", "✗ ", "– ", "· ")]).value_counts()
     assert chips.to_dict() == board["verdict"].value_counts().to_dict()
     assert "9.1 (7.0 to 11.1)" in texts
-    assert axes.get_title("left") == "What holds of the papers' claims"
+    assert axes.get_title("left") == "Which of the papers' claims hold"

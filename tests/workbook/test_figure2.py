@@ -6,6 +6,7 @@ import pytest
 from tsns_workbook.figure2 import (
     evenness,
     figure2_claims,
+    mean_fingerprints,
     null_panels,
     null_table,
     region,
@@ -107,6 +108,16 @@ def test_shares_are_in_percent_and_sources_of_a_task_together():
     assert (table["spread"] == 0).all()
 
 
+def test_the_mean_fingerprint_comes_before_its_draws():
+    frame = make_frame({"books": LATE, "sst": EVEN}, 0.01)
+    means = mean_fingerprints(frame)
+    assert list(means) == ["books", "sst"]
+    assert means["books"].shape == (501, 6)
+    assert means["books"][0] == pytest.approx(LATE)
+    draws = frame.loc[frame["source"] == "books", "draws"].to_list()
+    assert means["books"][1:] == pytest.approx(np.mean(draws, axis=0))
+
+
 def test_spread_of_a_single_run_is_missing():
     assert share_table(make_frame({"books": LATE}, runs=1))["spread"].isna().all()
 
@@ -127,22 +138,22 @@ def test_nulls_stand_beside_the_tasks_own():
 
 def test_figures_frame_the_claims_and_tell_generated_data():
     frame = make_frame(PAPERS, 0.01, prefix="miniature:")
-    figure = region_heatmap(share_table(frame))
+    figure = region_heatmap(share_table(frame), generated=True, title="Fingerprints")
     axes = figure.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()][0] == "sentiment: books"
     assert [(p.get_x(), p.get_width()) for p in axes.patches[:1]] == [pytest.approx((4.04, 1.92))]
     assert len(axes.patches) == 4  # RTE has no region
     drawings = [
         figure.axes[0].get_title(loc="left"),
-        null_panels(frame, {"shuffled labels": frame}, SixLayers(), title="Nulls").get_suptitle(),
-        similarity_dendrogram(similarity_matrix(frame)).get_suptitle(),
+        null_panels(frame, {"shuffled labels": frame}, SixLayers(), generated=True, title="Nulls").get_suptitle(),
+        similarity_dendrogram(similarity_matrix(frame), generated=True, title="Cosine").get_suptitle(),
     ]
     assert all(title.endswith("(generated data)") for title in drawings)
 
 
 def test_the_dendrogram_orders_the_matrix():
     matrix = similarity_matrix(make_frame({"books": LATE, "qqp": MIDDLE, "sst": LATE}))
-    left, right = similarity_dendrogram(matrix).axes[:2]
+    left, right = similarity_dendrogram(matrix, generated=False, title="Cosine").axes[:2]
     names = [tick.get_text() for tick in right.get_yticklabels()]
     assert abs(names.index("books") - names.index("sst")) == 1
     assert names == [tick.get_text() for tick in right.get_xticklabels()]
@@ -150,4 +161,4 @@ def test_the_dendrogram_orders_the_matrix():
 
 def test_a_dendrogram_needs_two_sources():
     with pytest.raises(ValueError, match="needs at least two sources to join, got 1"):
-        similarity_dendrogram(similarity_matrix(make_frame({"books": LATE})))
+        similarity_dendrogram(similarity_matrix(make_frame({"books": LATE})), generated=False, title="Cosine")

@@ -39,7 +39,7 @@ def test_a_figure_needs_a_learner():
         figure1.draw_schematic(0)
 
 
-def test_the_toy_has_shared_neurons_and_one_of_its_own():
+def test_a_toy_source_has_the_shared_neurons_and_one_of_its_own():
     for number, (X, y) in enumerate(figure1.toy_sources(seed=1).values()):
         apart = np.abs(X[y == 1].mean(axis=0) - X[y == 0].mean(axis=0))
         assert set(np.argsort(-apart)[:3]) == {*figure1.SHARED_NEURONS, 2 + number}
@@ -52,8 +52,8 @@ def test_the_toy_needs_a_neuron_for_each_source():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_boxes_in_order_find_the_shared_neurons(seed):
-    made = figure1.toy_sources(seed=seed)
-    unions = [figure1.toy_union(made, first) for first, _ in aggregation.source_pairs(3)]
+    sources = figure1.toy_sources(seed=seed)
+    unions = [figure1.toy_union(sources, first) for first, _ in aggregation.source_pairs(3)]
     q = [[importance.forest_importance(X, y, n_trees=100, n_jobs=1)] for X, y in unions]
     m = [importance.cumulative_importance(of_learner) for of_learner in q]
     total = aggregation.aggregate(aggregation.meta_importance(m))
@@ -61,8 +61,8 @@ def test_the_boxes_in_order_find_the_shared_neurons(seed):
 
 
 def test_a_union_keeps_rows_and_labels_together():
-    made = {"D1": (np.zeros((2, 3)), np.array([0, 1])), "D2": (np.ones((1, 3)), np.array([1]))}
-    X, y = figure1.toy_union(made, [1, 0])
+    sources = {"D1": (np.zeros((2, 3)), np.array([0, 1])), "D2": (np.ones((1, 3)), np.array([1]))}
+    X, y = figure1.toy_union(sources, [1, 0])
     assert X[:, 0].tolist() == [1.0, 0.0, 0.0]
     assert y.tolist() == [1, 0, 1]
 
