@@ -129,7 +129,7 @@ def test_a_wrong_seed_is_named(seed):
 # Limit
 
 
-def test_limit_keeps_exactly_so_many_rows_in_order_and_proportion(folder):
+def test_limit_keeps_the_exact_number_of_rows_in_order_and_proportion(folder):
     whole = load_source("sst", data_dir=folder)
     part = load_source("sst", data_dir=folder, limit=3, seed=1)
     assert part.n_rows == 3
@@ -158,6 +158,11 @@ def test_a_limit_above_the_rows_keeps_everything_and_says_so(folder):
 def test_a_limit_below_the_classes_is_an_error(limit):
     with pytest.raises(ValueError, match=f"limit={limit}: needs a whole number of at least 2"):
         load_source("miniature:sst", limit=limit)
+
+
+def test_subset_has_the_classes_in_proportion():
+    rows = stratified_rows([0, 0, 0, 0, 0, 0, 1, 1, 1, 1], 5, seed=0, name="books/train")
+    assert (len(rows), sum(rows >= 6)) == (5, 2)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.data())
@@ -279,6 +284,41 @@ def test_hub_label_spaces(name, label, ours):
 def test_every_split_on_disk_is_on_the_hub():
     for corpus in REGISTRY.values():
         assert set(corpus.hub.splits) == set(corpus.files)
+
+
+# Names of the labels
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("books", ("negative", "positive")),
+        ("snli", ("no match", "match")),
+        ("mrpc", ("no match", "match")),
+    ],
+)
+def test_classes_of_table_1_go_by_the_task(name, classes):
+    assert REGISTRY[name].classes == classes
+    assert load_source(f"miniature:{name}", limit=10).classes == classes
+
+
+def test_official_files_have_the_same_classes(folder):
+    assert load_source("sst", data_dir=folder).classes == ("negative", "positive")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["yes", "no", "yes"], ("no", "yes")),
+        (["1", "0", "1"], ("0", "1")),
+        (["1.0", "10", "2"], ("1", "2", "10")),
+        (["5", "-2", "5"], ("-2", "5")),
+    ],
+)
+def test_classes_of_an_own_file_are_in_the_order_of_their_numbers(tmp_path, labels, classes):
+    path = tmp_path / "my.csv"
+    path.write_text("text,label\n" + "".join(f"x,{label}\n" for label in labels))
+    assert load_source(path).classes == classes
 
 
 # Table 1

@@ -1,1 +1,1 @@
-"""Corpora: by name, by path, from the hub, or generated."""
+"""Corpora by name, by path, from the hub, or generated."""

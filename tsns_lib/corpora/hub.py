@@ -1,38 +1,23 @@
 """A corpus of Table 1 from the Hugging Face hub, with the commit that it was read at."""
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tsns_lib.corpora.readers import MALFORMED, Reading, collect
 from tsns_lib.corpora.registry import Corpus
 
 
 def read_hub(corpus: Corpus, split: str, revision: str | None = None) -> tuple[Reading, str]:
-    """Read one split of a corpus from the hub.
+    """Read one split of a corpus from the hub; also return the commit (40 hex digits) that the revision resolved to.
 
-    Parameters
-    ----------
-    corpus : Corpus
-        A corpus of the registry.
-    split : str
-        `"train"`, `"dev"` or `"test"`.
-    revision : str, optional
-        Branch, tag or commit; a whole commit needs no question to the hub. Default: the newest commit.
-
-    Returns
-    -------
-    reading : Reading
-    commit : str
-        The 40 hex digits that the revision resolved to, as the hub says.
-
-    Raises
-    ------
-    ImportError
-        If `datasets` (or `huggingface_hub`) is not installed.
-    ConnectionError
-        If the hub does not answer, or does not know the repository or the revision.
+    `revision` is a branch, tag or commit, by default the newest commit. A whole commit is used without asking the hub.
+    Raises ImportError where `datasets` or `huggingface_hub` is not installed, and ConnectionError where the hub does
+    not answer or does not know the repository or the revision.
     """
     hub = corpus.hub
+    fetched: Any  # the path of an archive, or rows
     try:
         import huggingface_hub
 
@@ -41,14 +26,15 @@ def read_hub(corpus: Corpus, split: str, revision: str | None = None) -> tuple[R
     except ImportError as error:
         raise ImportError(f"hub:{corpus.name}: needs {error.name!r}: pip install 'tsns_lib[hub]'") from error
     try:
-        pinned = revision is not None and re.fullmatch("[0-9a-f]{40}", revision)
-        found = revision if pinned else huggingface_hub.HfApi().dataset_info(hub.repository, revision=revision).sha
-        commit = str(found)
+        if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+            commit = revision
+        else:
+            commit = str(huggingface_hub.HfApi().dataset_info(hub.repository, revision=revision).sha)
         if hub.archive is not None:
             fetched = huggingface_hub.hf_hub_download(hub.repository, hub.archive, repo_type="dataset", revision=commit)
         else:
             fetched = datasets.load_dataset(hub.repository, hub.config, split=hub.splits[split], revision=commit)
-    # Whatever the client library throws (its own errors, httpx's, timeouts), one line of it says enough.
+    # The client library may raise its own errors, httpx's, or timeouts; the first line of any of them is enough.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         place = f"{hub.repository} at {revision or 'its newest commit'}"
@@ -56,8 +42,8 @@ def read_hub(corpus: Corpus, split: str, revision: str | None = None) -> tuple[R
     return (corpus.read(Path(fetched)) if hub.archive else read_rows(corpus, fetched)), commit
 
 
-def read_rows(corpus: Corpus, rows) -> Reading:  # type: ignore[no-untyped-def]
-    """Turn the hub's rows (an iterable of mappings) into ours: columns and labels as the registry says."""
+def read_rows(corpus: Corpus, rows: Iterable[Mapping[str, Any]]) -> Reading:
+    """Turn the hub's rows into ours; the registry says which columns to take and what their labels mean."""
     text, text_pair, label = corpus.hub.columns
     labels = corpus.hub.labels
     return collect((r[text], r[text_pair] if text_pair else None, labels.get(r[label], MALFORMED)) for r in rows)

@@ -14,60 +14,43 @@ Records = list[dict[str, Any]]
 
 
 def read_own(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a corpus of your own; unlike an official one, a bad row is an error, not a skip.
+    """Read your own corpus; unlike an official one, it may have no bad row: each is an error, not a skip.
 
-    Parameters
-    ----------
-    path : Path
-        `.csv` (quoted as usual), `.tsv` (a quotation mark never joins lines), `.jsonl` or `.parquet`, UTF-8.
-        Rows are counted from 1, the header not counted.
-
-    Returns
-    -------
-    frame : DataFrame
-        Columns `text`, `text_pair` (None without that column) and `label`.
-    facts : dict
-        `labels`: string label -> number, in sorted order (empty where labels were whole numbers);
-        `ignored_columns`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        For an unknown ending, an unreadable file, a missing column, an empty text, a missing label, no rows,
-        or one class only. The message names the file and, where there is one, row and column.
+    The ending decides: `.csv` (quoted as usual), `.tsv` (a quotation mark never joins lines), `.jsonl` or `.parquet`,
+    in UTF-8. Also returns two facts: `labels`, which maps each text label to its number in sorted order (empty where
+    labels were whole numbers), and `ignored_columns`. Errors name the file and, where there is one, row and column;
+    rows count from 1, without the header.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
         raise ValueError(f"{path}: ending {path.suffix!r} is not one of {', '.join(_READERS)}")
-    records = reader(path)
+    records = read(path)
     if not records:
         raise ValueError(f"{path}: no rows")
-    # One pass over all rows: in JSONL a column may be missing from some of them only.
-    found = list(dict.fromkeys(column for record in records for column in record))
+    # All rows, not only the first: in JSONL some of them may lack a column.
+    columns = list(dict.fromkeys(column for record in records for column in record))
     for column in ("text", "label"):
-        if column not in found:
-            raise ValueError(f"{path}: no column {column!r}; found: {', '.join(map(str, found))}")
-    texts = ["text", "text_pair"] if "text_pair" in found else ["text"]
+        if column not in columns:
+            raise ValueError(f"{path}: no column {column!r}; found: {', '.join(map(str, columns))}")
+    texts = ["text", "text_pair"] if "text_pair" in columns else ["text"]
     for number, record in enumerate(records, 1):
         for column in texts:
             value = record.get(column)
             if not isinstance(value, str) or not value.strip():
-                kind = "empty" if _missing(value) else f"{value!r} is not text"
-                raise ValueError(f"{path}, row {number}, column {column!r}: {kind}")
+                reason = "empty" if _missing(value) else f"{value!r} is not text"
+                raise ValueError(f"{path}, row {number}, column {column!r}: {reason}")
         if _missing(record.get("label")):
             raise ValueError(f"{path}, row {number}, column 'label': missing")
-    labels, mapping = _numbered([record["label"] for record in records])
+    labels, numbers = _numbered([record["label"] for record in records])
     if len(set(labels)) == 1:
         raise ValueError(f"{path}: one class only, {records[0]['label']!r}, in all {len(records)} rows")
     frame = as_frame(
-        (r["text"].strip(), r["text_pair"].strip() if len(texts) == 2 else None, label)
-        for r, label in zip(records, labels, strict=True)
+        (record["text"].strip(), record["text_pair"].strip() if len(texts) == 2 else None, label)
+        for record, label in zip(records, labels, strict=True)
     )
-    return frame, {"labels": mapping, "ignored_columns": [c for c in found if c not in (*texts, "label")]}
+    return frame, {"labels": numbers, "ignored_columns": [c for c in columns if c not in (*texts, "label")]}
 
 
 def _missing(value: Any) -> bool:
@@ -77,7 +60,7 @@ def _missing(value: Any) -> bool:
 
 
 def _numbered(values: list[Any]) -> tuple[list[int], dict[str, int]]:
-    """Whole numbers stay what they are; anything else becomes 0..C-1 in sorted order."""
+    """Keep whole numbers as they are; number anything else 0..C-1 in the sorted order of its text."""
     try:
         numbers = [float(value) for value in values if not isinstance(value, bool)]
     except (TypeError, ValueError):
@@ -99,7 +82,7 @@ def _read_tsv(path: Path) -> Records:
 
 
 def _table(path: Path, *, delimiter: str, quoting: Any) -> Records:
-    # Not pandas: with one comma too many in every row it would shift the columns without a word.
+    # Not pandas: with one comma too many in every row, it would silently shift the columns.
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             lines = [row for row in csv.reader(handle, delimiter=delimiter, quoting=quoting, strict=True) if row]

@@ -1,9 +1,4 @@
-"""One split of one corpus, as a plain value.
-
-A seeded subset of rows with the classes in proportion.
-
-A corpus by name, path or hub id, as one plain value; and the list of those that have a name.
-"""
+"""A corpus by name, by path or from the hub as one plain value, and the list of the corpora that have a name."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +14,7 @@ from tsns_lib.corpora import miniature
 from tsns_lib.corpora.hub import read_hub
 from tsns_lib.corpora.own import read_own
 from tsns_lib.corpora.readers import Reading
-from tsns_lib.corpora.registry import REGISTRY, Corpus
+from tsns_lib.corpora.registry import REGISTRY, SPLITS, Corpus
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,11 @@ class Source:
         `rows_read`, `rows_kept` and `skipped` ({reason: count}), which add up (before any limit); `repaired`
         ({repair: rows}); `repeated_rows`; `official_rows` and `paper_rows` (None where there is no such
         figure); `limit` where one was asked for.
+    classes : tuple of str
+        Names of the labels in ascending order of their numbers, so that position i names label i wherever labels are
+        0 to C-1. They are for every corpus of Table 1 and for own files with text labels (sorted, as they stand in the
+        file). Whole-number labels of an own file keep their numbers and are named by their decimal text: labels 2 and
+        5 give `("2", "5")`, where position 0 names label 2.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Source:
     split: str
     frame: pd.DataFrame
     origin: dict[str, Any]
+    classes: tuple[str, ...]
 
     @property
     def n_rows(self) -> int:
@@ -63,61 +64,6 @@ class Source:
     def generated(self) -> bool:
         """Whether the corpus is built in and generated, not real."""
         return self.origin["kind"] == "miniature"
-
-
-def shared_rows(a: Source, b: Source) -> int:
-    """Count the different texts (or pairs of texts) that stand, letter for letter, in both sources.
-
-    Examples
-    --------
-    >>> from tsns_lib.corpora.sources import load_source
-    >>> books = load_source("miniature:books")
-    >>> shared_rows(books, books) == len(books.frame.drop_duplicates(["text", "text_pair"]))
-    True
-    """
-    first, second = (set(zip(s.frame["text"], s.frame["text_pair"], strict=True)) for s in (a, b))
-    return len(first & second)
-
-
-def stratified_rows(labels: ArrayLike, limit: int, *, seed: int, name: str) -> NDArray[np.intp]:
-    """Choose exactly `limit` rows at random, the classes in proportion, and return their indices in order.
-
-    Parameters
-    ----------
-    labels : array-like of shape (n,)
-    limit : int
-        Rows to choose: from the number of classes up to n.
-    seed : int
-    name : str
-        What the rows belong to; part of the seed, so that two corpora do not share a stream.
-
-    Returns
-    -------
-    ndarray of shape (limit,), ascending
-
-    Examples
-    --------
-    >>> rows = stratified_rows([0, 0, 0, 0, 0, 0, 1, 1, 1, 1], 5, seed=0, name="books/train")
-    >>> len(rows), sum(rows >= 6)
-    (5, np.int64(2))
-    """
-    labels = np.asarray(labels)
-    classes, sizes = np.unique(labels, return_counts=True)
-    # Largest remainders: a class gets its share rounded down, but at least one row; the rest by remainder.
-    shares = sizes * limit / sizes.sum()
-    counts = np.maximum(shares.astype(int), 1)
-    while counts.sum() < limit:
-        counts[np.argmax(shares - counts)] += 1
-    while counts.sum() > limit:
-        counts[np.argmax(counts)] -= 1
-    stream = np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))
-    chosen = [stream.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, counts, strict=True)]
-    return np.sort(np.concatenate(chosen))
-
-
-__all__ = ["Source", "list_sources", "load_source", "shared_rows"]
-
-SPLITS = ("train", "dev", "test")
 
 
 def load_source(
@@ -137,30 +83,32 @@ def load_source(
         A corpus of Table 1 (`"books"`, `"dvd"`, `"electronics"`, `"kitchen"`, `"mr"`, `"sst"`, `"scitail"`,
         `"snli"`, `"mnli"`, `"rte"`, `"qqp"`, `"mrpc"`) in its official files; the same with `"miniature:"`
         (built in, generated) or `"hub:"` (Hugging Face hub) before it; or the path of a CSV, TSV, JSONL or
-        Parquet file with `text[, text_pair], label`.
+        Parquet file with `text[, text_pair], label`, in UTF-8, whose name becomes the name of the source.
     split : str, default "train"
-        `"train"`, and `"dev"` and `"test"` where the corpus has them. The paper's targets are the Amazon
-        domains whole (`"train"`), SciTail `"test"` and QQP `"dev"`.
+        `"train"`, and `"dev"` and `"test"` where the corpus has them; for an own file only a name for what it holds.
+        The paper's targets are the whole Amazon domains (`"train"`), SciTail `"test"` and QQP `"dev"`.
     data_dir : path, optional
         Folder of the official files. Default: the environment variable `TSNS_DATA`.
     limit : int, optional
-        Keep a random subset of that many rows, the classes in proportion, in their old order (our choice; the
-        paper has no such limit). Default: every row.
+        Keep a random subset of this many rows, with the classes in proportion and the rows in their order. At least
+        the number of classes; a limit above the number of rows keeps all. Default: every row, as in the paper.
     seed : int, default 0
-        Seed of the subset, and of the grammar of a `"miniature:"` corpus.
+        Seed of the subset, and of the texts of a `"miniature:"` corpus; at least 0.
     revision : str, optional
-        Branch, tag or commit of a `"hub:"` corpus. Default: the newest, which `origin["commit"]` then names.
+        Branch, tag or commit of a `"hub:"` corpus. Default: the newest commit, which `origin["commit"]` names.
 
     Returns
     -------
     Source
+        Its `frame` has one row per usable text or pair; `origin` counts what was skipped or repaired.
 
     Raises
     ------
     FileNotFoundError
         If there is no data folder, or the files are not in it, or there is no such path.
     ValueError
-        For an unknown corpus or split, a limit below the number of classes, or a bad row in your own file.
+        For an unknown corpus or split, a negative seed, a limit below the number of classes, a revision of a corpus
+        that is not on the hub, a corpus without a usable row, or a bad row in your own file.
     ImportError, ConnectionError
         If a hub corpus needs a package that is missing, or the hub does not answer.
 
@@ -169,6 +117,8 @@ def load_source(
     >>> source = load_source("miniature:books", limit=10)
     >>> source.name, source.task, source.n_rows, source.is_pair, source.generated
     ('miniature:books', 'sentiment', 10, False, True)
+    >>> source.classes
+    ('negative', 'positive')
     >>> source.origin["limit"]
     '10 of 240 rows, classes in proportion, seed 0'
     """
@@ -181,10 +131,7 @@ def load_source(
     if prefix == "miniature":
         source = _from_miniature(name, _corpus(rest, split), split, int(seed))
     elif prefix == "hub":
-        corpus = _corpus(rest, split)
-        reading, commit = read_hub(corpus, split, revision)
-        where = {"kind": "hub", "repository": corpus.hub.repository, "config": corpus.hub.config}
-        source = _read(name, corpus, split, reading, {**where, "commit": commit})
+        source = _from_hub(name, _corpus(rest, split), split, revision)
     elif isinstance(name_or_path, str) and name in REGISTRY:
         source = _from_files(_corpus(name, split), split, _folder(data_dir))
     else:
@@ -193,7 +140,7 @@ def load_source(
 
 
 def list_sources(data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """List Table 1: what the paper prints, what the official releases hold, and what is in your data folder.
+    """Compare Table 1's counts: in the paper, in the official releases and in your data folder.
 
     Parameters
     ----------
@@ -204,8 +151,16 @@ def list_sources(data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        One row per corpus: `name`, `task`, `paper_training`, `paper_transferring`, then for each split
-        `official_<split>` and `loaded_<split>` (usable rows; missing where there is no such split or file).
+        One row per corpus: `name`, `task`, `paper_training` and `paper_transferring` (rows in the paper's Table 1),
+        then `official_<split>` and `loaded_<split>` for each split (usable rows; missing where there is no such split
+        or file).
+
+    Raises
+    ------
+    FileNotFoundError
+        If the data folder does not exist.
+    ValueError
+        If a file in it has no usable row or is not in its official format.
 
     Examples
     --------
@@ -221,11 +176,37 @@ def list_sources(data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame
         row["paper_transferring"] = corpus.paper[corpus.target] if corpus.target else None
         row |= {f"official_{split}": corpus.official.get(split) for split in SPLITS}
         for split in SPLITS:
-            there = folder is not None and _place(corpus, split, folder) is not None
-            row[f"loaded_{split}"] = _from_files(corpus, split, folder).n_rows if there else None
+            on_disk = folder is not None and _place(corpus, split, folder) is not None
+            row[f"loaded_{split}"] = _from_files(corpus, split, folder).n_rows if on_disk else None
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.astype({column: "Int64" for column in table.columns[2:]})
+
+
+def shared_rows(a: Source, b: Source) -> int:
+    """Count the distinct texts (or pairs of texts) that occur, letter for letter, in both sources."""
+    first, second = (set(zip(s.frame["text"], s.frame["text_pair"], strict=True)) for s in (a, b))
+    return len(first & second)
+
+
+def stratified_rows(labels: ArrayLike, limit: int, *, seed: int, name: str) -> NDArray[np.intp]:
+    """Choose exactly `limit` rows at random, with the classes in proportion, and return their indices in order.
+
+    `limit` is from the number of classes up to the number of rows. `name` says which rows these are; it is part of the
+    seed, so that two corpora do not share a stream.
+    """
+    labels = np.asarray(labels)
+    classes, sizes = np.unique(labels, return_counts=True)
+    # Largest remainders: a class gets its share rounded down, but at least one row; the rest by remainder.
+    shares = sizes * limit / sizes.sum()
+    counts = np.maximum(shares.astype(int), 1)
+    while counts.sum() < limit:
+        counts[np.argmax(shares - counts)] += 1
+    while counts.sum() > limit:
+        counts[np.argmax(counts)] -= 1
+    stream = np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))
+    chosen = [stream.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, counts, strict=True)]
+    return np.sort(np.concatenate(chosen))
 
 
 def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
@@ -238,38 +219,47 @@ def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
     reading = corpus.read(folder / place)
     if reading.frame.empty:
         raise ValueError(f"{folder / place}: no usable row (skipped: {reading.skipped})")
-    return _read(corpus.name, corpus, split, reading, {"kind": "files", "path": place})
+    return _from_reading(corpus.name, corpus, split, reading, {"kind": "files", "path": place})
 
 
-def _read(name: str, corpus: Corpus, split: str, reading: Reading, where: Mapping[str, Any]) -> Source:
-    counts = {"rows_read": reading.rows_read, "skipped": reading.skipped, "repaired": reading.repaired}
-    known = {"official_rows": corpus.official.get(split), "paper_rows": corpus.paper.get(split)}
-    return _source(name, corpus.task, split, reading.frame, {**where, **counts, **known})
+def _from_hub(name: str, corpus: Corpus, split: str, revision: str | None) -> Source:
+    reading, commit = read_hub(corpus, split, revision)
+    place = {"kind": "hub", "repository": corpus.hub.repository, "config": corpus.hub.config, "commit": commit}
+    return _from_reading(name, corpus, split, reading, place)
+
+
+def _from_reading(name: str, corpus: Corpus, split: str, reading: Reading, place: Mapping[str, Any]) -> Source:
+    counts = {
+        "rows_read": reading.rows_read,
+        "skipped": reading.skipped,
+        "repaired": reading.repaired,
+        "official_rows": corpus.official.get(split),
+        "paper_rows": corpus.paper.get(split),
+    }
+    return _source(name, corpus.task, split, reading.frame, {**place, **counts}, corpus.classes)
 
 
 def _from_miniature(name: str, corpus: Corpus, split: str, seed: int) -> Source:
     frame = miniature.generate(corpus.name, split, seed=seed)
-    return _source(name, corpus.task, split, frame, {"kind": "miniature", "seed": seed})
+    return _source(name, corpus.task, split, frame, {"kind": "miniature", "seed": seed}, corpus.classes)
 
 
 def _from_own(path: Path, split: str) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file, nor a corpus of Table 1: {', '.join(REGISTRY)}")
     frame, facts = read_own(path)
-    return _source(path.name, "own", split, frame, {"kind": "own", "path": str(path), **facts})
+    classes = tuple(facts["labels"]) or tuple(str(label) for label in sorted(set(frame["label"])))
+    return _source(path.name, "own", split, frame, {"kind": "own", "path": str(path), **facts}, classes)
 
 
-def _source(name: str, task: str, split: str, frame: pd.DataFrame, origin: dict[str, Any]) -> Source:
-    whole = {
-        "rows_read": len(frame),
-        "skipped": {},
-        "repaired": {},
-        "official_rows": None,
-        "paper_rows": None,
-    }
+def _source(
+    name: str, task: str, split: str, frame: pd.DataFrame, origin: Mapping[str, Any], classes: tuple[str, ...]
+) -> Source:
+    """Make a source; unless `origin` says otherwise, every row was read as it is and no count is known to compare."""
+    unknown = {"rows_read": len(frame), "skipped": {}, "repaired": {}, "official_rows": None, "paper_rows": None}
     repeated = int(frame.duplicated(["text", "text_pair"]).sum())
     counts = {"rows_kept": len(frame), "repeated_rows": repeated}
-    return Source(name, task, split, frame, {**whole, **origin, **counts})
+    return Source(name, task, split, frame, {**unknown, **origin, **counts}, classes)
 
 
 def _limited(source: Source, limit: int, seed: int) -> Source:
@@ -296,13 +286,13 @@ def _corpus(name: str, split: str) -> Corpus:
 
 
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
-    named = "TSNS_DATA" if data_dir is None else "data_dir"
-    given = os.environ.get("TSNS_DATA") if data_dir is None else data_dir
-    if not given:
+    setting = "TSNS_DATA" if data_dir is None else "data_dir"
+    folder = os.environ.get("TSNS_DATA") if data_dir is None else data_dir
+    if not folder:
         return None
-    if not Path(given).is_dir():
-        raise FileNotFoundError(f"{named}={os.fspath(given)!r}: no such folder")
-    return Path(given)
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{setting}={os.fspath(folder)!r}: no such folder")
+    return Path(folder)
 
 
 def _place(corpus: Corpus, split: str, folder: Path) -> str | None:
