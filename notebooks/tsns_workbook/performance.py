@@ -1,11 +1,11 @@
-"""Tables of the performance notebook: sizes side by side, the bill of the paper's run, and what was promised.
+"""What the notebook on performance shows: figures, what early stopping changes, the cost of the paper's run, promises.
 
-The figures of the performance notebook: ratios beside agreement, and how seconds grow.
-
-What stopping the resamples early saves and changes: the stopped choice beside that of all J.
+The measurements come from `tsns_workbook.benchmarks`. Here they become tables and pictures; the cost of the paper's
+whole run is arithmetic, units counted from Table 1 times the cost of a unit measured in this run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,187 +14,67 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tsns_lib.extraction import extract, tokenised
+from tsns_lib import extract, source_pairs, water_fill
+from tsns_lib.extraction import texts_of, tokenised
+from tsns_lib.sampling import resample_fraction
 from tsns_lib.stability import overlap_curve
-from tsns_workbook.benchmarks import OURS, REFERENCE, evenly, paper_cost
-from tsns_workbook.plots import INK, STYLE, finish
+from tsns_workbook import paper
+from tsns_workbook.benchmarks import OURS, PAPER_NEURONS, REFERENCE, evenly
+from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish
 from tsns_workbook.report import caption
-from tsns_workbook.statistics import difference
+from tsns_workbook.statistics import bootstrap, difference
 
-SAMPLE = 300  # rows of a corpus whose tokens are counted
-MAX_LENGTH = 256  # of the paper profile
 FOREST_TARGETS = {"base": 20.0, "wide": 25.0, "tall": 30.0}  # times as fast as scikit-learn's forest
-EXTRACTION_TARGETS = {"plain loop, float32": 2.0, "NeuroX to HDF5": 10.0}
+EXTRACTION_TARGETS = {"plain loop, float32": 2.0, "NeuroX to HDF5": 10.0}  # times as fast
 PEAK_TARGETS = {"MiniLM (6 × 384)": 0.35, "BERT-large's shape (24 × 1,024)": 0.60}
 WORKERS_TARGET = 1.8
 
+RUNS, RESAMPLES, TREES = 5, 100, 1_000  # paper §4.2
+DOMAIN_PAIRS = 6  # of the four domains of Table 4: every learner takes two, and its choice serves both other targets
+MAX_LENGTH = 256  # of the paper profile
+SAMPLE = 300  # rows of a corpus whose tokens are counted
+
+
+# sizes side by side
+
 
 def noisy_copies(X: np.ndarray, n_neurons: int, *, seed: int = 0) -> np.ndarray:
-    """Widen activations by copies of themselves with more and more noise.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, N)
-        Activations.
-    n_neurons : int
-        Neurons of the result.
-    seed : int
-        Seed of the noise.
-
-    Returns
-    -------
-    ndarray of shape (n, n_neurons)
-        float32; the first N neurons are X.
-    """
+    """Widen activations to n_neurons by copies of themselves with more and more noise; X itself stands first."""
     rng = np.random.default_rng(seed)
-    copies = -(-n_neurons // X.shape[1])
-    noise = (copy * X.std(axis=0) * rng.normal(size=X.shape) for copy in range(copies))
-    return np.concatenate([(X + part).astype(np.float32) for part in noise], axis=1)[:, :n_neurons]
+    n_copies = -(-n_neurons // X.shape[1])
+    noise = (copy * X.std(axis=0) * rng.normal(size=X.shape) for copy in range(n_copies))
+    return np.concatenate([(X + added).astype(np.float32) for added in noise], axis=1)[:, :n_neurons]
 
 
 def stacked(sources: Sequence[Any], encoder: Any, max_length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Activations and labels of so many rows, at even distances, of several sources one below the other."""
+    """Put several sources one below the other and take rows at even distances: activations and labels."""
     X = np.concatenate([extract(source, encoder, max_length=max_length) for source in sources])
     return evenly(X, np.concatenate([source.frame["label"].to_numpy() for source in sources]), rows)
 
 
 def by_size(sizes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Our forest and scikit-learn's at every size.
-
-    Parameters
-    ----------
-    sizes : mapping of str to pandas.DataFrame
-        As `tsns_workbook.benchmarks.compare_forests` gives them, with columns `rows`, `neurons`, `trees`.
-    """
-    found = pd.concat([table.assign(size=size) for size, table in sizes.items()])
-    found = found[found["forest"].isin([OURS, REFERENCE])]
-    shared = [column for column in found.columns if column.startswith("K=")]
-    return found[["size", "rows", "neurons", "trees", "forest", "seconds", "ratio", *shared]].reset_index(drop=True)
+    """Our forest and scikit-learn's at every size: tables of `compare_forests` with `rows`, `neurons` and `trees`."""
+    compared = pd.concat([table.assign(size=size) for size, table in sizes.items()])
+    compared = compared[compared["forest"].isin([OURS, REFERENCE])].reset_index(drop=True)
+    return compared[["size", "rows", "neurons", "trees", "forest", "seconds", "ratio", *_overlaps(compared)]]
 
 
-def paper_bill(
-    forests: pd.DataFrame,
-    of_a_tree: float,
-    sources: Sequence[Any],
-    counts: pd.DataFrame,
-    peak: pd.DataFrame,
-    encoder: Any,
-) -> pd.DataFrame:
-    """What the paper's own run costs, from the unit costs measured in this run.
-
-    Parameters
-    ----------
-    forests, of_a_tree
-        As `tsns_workbook.benchmarks.paper_cost` takes them.
-    sources : sequence of Source
-        Corpora whose tokens a row are counted; the mean stands for every corpus of Table 1.
-    counts : pandas.DataFrame
-        `paper.table1()`.
-    peak : pandas.DataFrame
-        As `tsns_workbook.benchmarks.share_of_peak` gives it, on two cores.
-    encoder : Encoder
-        Its tokenizer counts.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `tsns_workbook.benchmarks.paper_cost`.
-    """
-    lengths = []
-    for source in sources:
-        frame = source.frame.iloc[:: max(1, source.n_rows // SAMPLE)]
-        pairs = None if frame["text_pair"].isna().all() else frame["text_pair"].tolist()
-        lengths.append(tokenised(encoder, frame["text"].tolist(), pairs, MAX_LENGTH)[0].lengths.mean())
-    rows = int(counts[["training", "transferring"]].fillna(0).to_numpy().sum())
-    of_large = peak.set_index("encoder").at["BERT-large's shape (24 × 1,024)", "tokens a second"]
-    return paper_cost(forests, of_a_tree, {"all": rows * float(np.mean(lengths))}, of_large / 2, rows)
-
-
-def targets(
-    sizes: Mapping[str, pd.DataFrame],
-    ways: pd.DataFrame,
-    peak: pd.DataFrame,
-    workers: pd.DataFrame,
-    saved: pd.DataFrame,
-) -> pd.DataFrame:
-    """Judge what this workbook promises of itself; a figure that was not measured says so.
-
-    Parameters
-    ----------
-    sizes, ways, peak, workers, saved
-        The tables of the notebook.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `promise`, `rule`, `target`, `ours`, `verdict`: "met", "not met" or "not measured here".
-    """
-    rows: list[tuple[str, str, float, float | None]] = []
-    for size, target in FOREST_TARGETS.items():
-        table = sizes[size].set_index("forest") if size in sizes else None
-        rows.append((f"forest, {size}", "ratio at least", target, None if table is None else table.at[OURS, "ratio"]))
-        shared = [] if table is None else [column for column in table.columns if column.startswith("K=")]
-        if table is not None:
-            lag = (table.loc[REFERENCE, shared] - table.loc[OURS, shared]).mean()
-            rows.append((f"forest, {size}: overlap behind scikit-learn's own seeds', mean of K", "at most", 0.02, lag))
-    for n, table in ways.set_index("way").groupby("rows"):
-        seconds = table["seconds"]
-        for peer, target in EXTRACTION_TARGETS.items():
-            ratio = seconds[peer] / seconds["tsns_lib, bfloat16"]
-            rows.append((f"extraction of {n:,} texts against {peer}", "ratio at least", target, ratio))
-    for name, target in PEAK_TARGETS.items():
-        share = peak.set_index("encoder").at[name, "share"]
-        rows.append((f"share of the matrix speed, {name}", "at least", target, share))
-    of_two = workers.set_index("where")["ratio"]
-    rows.append(("from 1 to 2 workers", "ratio at least", WORKERS_TARGET, of_two["2 workers"]))
-    rows.append(("from 1 to 2 threads, the machine itself", "for comparison", np.nan, of_two["here, 2 threads"]))
-    rows.append(("same bits everywhere", "share of ways", 1.0, float(workers["same bits"].mean())))
-    rows.append(("tol: largest change of an average, in points", "at most", 0.5, float(saved["change"].abs().max())))
-    rows.append(
-        ("tol: resamples used of those of all J", "share", np.nan, float((saved["resamples"] / saved["J"]).max()))
-    )
-    return pd.DataFrame(
-        [(promise, rule, target, ours, _met(rule, target, ours)) for promise, rule, target, ours in rows],
-        columns=["promise", "rule", "target", "ours", "verdict"],
-    )
-
-
-def _met(rule: str, target: float, ours: float | None) -> str:
-    if ours is None or np.isnan(ours):
-        return "not measured here"
-    if np.isnan(target):
-        return ""
-    return "met" if (ours <= target if rule == "at most" else ours >= target) else "not met"
+def _overlaps(compared: pd.DataFrame) -> list[str]:
+    return [column for column in compared.columns if column.startswith("K=")]
 
 
 def ratio_plot(compared: pd.DataFrame, name: str, *, title: str, than: str) -> Figure:
-    """Draw how many times as fast each peer is, on a logarithmic scale.
-
-    Parameters
-    ----------
-    compared : pandas.DataFrame
-        With a column `name` and the columns `seconds` and `ratio`; what has no ratio is not drawn.
-    name : str
-        The column of names.
-    title : str
-        Title.
-    than : str
-        What the ratio is measured against.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    found = compared.dropna(subset=["ratio"])
+    """Draw how many times as fast each peer in column `name` is; what was not measured has no ratio and no bar."""
+    measured = compared.dropna(subset=["ratio"])
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.6, 0.9 + 0.42 * len(found)), layout="constrained")
-        colors = ["#0072B2" if text.startswith("tsns_lib") else "#999999" for text in found[name]]
-        axes.barh(found[name], found["ratio"], color=colors, height=0.62)
+        figure, axes = plt.subplots(figsize=(7.6, 0.9 + 0.42 * len(measured)), layout="constrained")
+        colors = [BLUE if peer.startswith(OURS) else FAINT for peer in measured[name]]
+        axes.barh(measured[name], measured["ratio"], color=colors, height=0.62)
         axes.axvline(1, color=INK, linewidth=1)
-        for place, row in enumerate(found.itertuples()):
+        for place, row in enumerate(measured.itertuples()):
             axes.text(max(row.ratio, 1), place, f" {row.ratio:.2g}×  ({row.seconds:.3g} s)", va="center", fontsize=9)
         axes.set_xscale("log")
-        axes.set_xlim(right=found["ratio"].max() * 6)
+        axes.set_xlim(right=measured["ratio"].max() * 6)
         axes.invert_yaxis()
         axes.set_xlabel(f"times as fast as {than}")
         axes.set_title(title, loc="left")
@@ -202,27 +82,15 @@ def ratio_plot(compared: pd.DataFrame, name: str, *, title: str, than: str) -> F
 
 
 def scaling_plot(measured: pd.DataFrame, *, title: str) -> Figure:
-    """Draw seconds against what was varied, a panel each, both axes logarithmic.
-
-    Parameters
-    ----------
-    measured : pandas.DataFrame
-        As `tsns_workbook.benchmarks.scaling` gives it.
-    title : str
-        Title.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw seconds against each size that `scaling` varied, in a panel of its own, on logarithmic axes."""
     with plt.rc_context(STYLE):
         grid = sns.relplot(
             measured, x="value", y="seconds", col="varied", hue="forest", style="forest", kind="line", markers=True,
-            dashes=False, palette=["#0072B2", "#888888"], facet_kws={"sharex": False}, height=2.9, aspect=0.95,
+            dashes=False, palette=[BLUE, FAINT], facet_kws={"sharex": False}, height=2.9, aspect=0.95,
         )  # fmt: skip
         grid.set(xscale="log", yscale="log").set_titles("{col_name}").set_axis_labels("", "seconds")
-        for axes, (_, part) in zip(grid.axes.flat, measured.groupby("varied", sort=False), strict=True):
-            values = sorted(part["value"].unique())
+        for axes, (_, panel) in zip(grid.axes.flat, measured.groupby("varied", sort=False), strict=True):
+            values = sorted(panel["value"].unique())
             axes.set_xticks(values, [f"{value:,}" for value in values], fontsize=8)
             axes.minorticks_off()
         grid.figure.suptitle(title, x=0.01, y=1.04, ha="left")
@@ -230,35 +98,25 @@ def scaling_plot(measured: pd.DataFrame, *, title: str) -> Figure:
     return finish(grid.figure)
 
 
-STOPPED = "tsns stopped"
+# stopping early
 
 
 def stopping_table(full: pd.DataFrame, stopped: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Compare a transfer grid with `tol` with the same grid after all J resamples.
+    """Compare a transfer grid that stopped early, or changed in another way, with the grid after all J resamples.
 
-    Parameters
-    ----------
-    full, stopped : pandas.DataFrame
-        As `tsns_lib.transfer_grid` gives them, without and with `tol`; else the same.
-    seed : int
-        Seed of the resampled target rows.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each K: `resamples` (mean of sources and runs) of `J`, `overlap` of the chosen neurons with those
-        of all J (mean and smallest), both accuracies in percent, the `change` in points with its interval, and
-        whether that is a `measurable change`: an interval without 0.
+    One row for each K, which stops alone: `resamples` used (mean of sources and runs) of `J`, `overlap` of the chosen
+    neurons with those of the full grid (mean and smallest), both accuracies in percent, and the `change` in points with
+    its interval; it is a `measurable change` if the interval does not hold 0.
     """
-    ours, theirs = (grid[grid["method"] == "tsns"] for grid in (stopped, full))
-    both = pd.concat([theirs, ours.assign(method=STOPPED)], ignore_index=True)
-    pairs = ours.merge(theirs, on=["source", "target", "k", "run"], suffixes=("", "_full"))
-    shared = [
+    before, after = (grid[grid["method"] == "tsns"] for grid in (full, stopped))
+    both = bootstrap(pd.concat([before, after.assign(method="tsns stopped")], ignore_index=True), seed=seed)
+    pairs = after.merge(before, on=["source", "target", "k", "run"], suffixes=("", "_full"))
+    pairs["shared"] = [
         len(np.intersect1d(a, b)) / len(b) for a, b in zip(pairs["selected"], pairs["selected_full"], strict=True)
     ]
     rows = []
-    for k, cells in pairs.assign(shared=shared).groupby("k"):
-        change, low, high = difference(both, (STOPPED, k), ("tsns", k), seed=seed)
+    for k, cells in pairs.groupby("k"):
+        change, low, high = difference(both, ("tsns stopped", k), ("tsns", k))
         rows.append(
             {
                 "K": k,
@@ -278,52 +136,160 @@ def stopping_table(full: pd.DataFrame, stopped: pd.DataFrame, *, seed: int = 0) 
 
 
 def overlap_curves(q_of: Mapping[str, np.ndarray], neurons: Sequence[int]) -> pd.DataFrame:
-    """The forecast of the overlap beside the overlap found, look by look, for several sources.
+    """The overlap with the final choice, forecast and measured, at every interim look, for the importances q by source.
 
-    Parameters
-    ----------
-    q_of : mapping of str to ndarray of shape (J, N)
-        Importance on all J resamples of each source.
-    neurons : sequence of int
-        The values of K.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `tsns_lib.stability.overlap_curve`, with the column `source` in front.
+    The columns are those of `tsns_lib.stability.overlap_curve`, with `source` in front.
     """
     curves = [overlap_curve(q, neurons, len(q)).assign(source=name) for name, q in q_of.items()]
     return pd.concat(curves, ignore_index=True)[["source", "resamples", "k", "expected", "low", "found"]]
 
 
-def plot_overlap_curves(curves: pd.DataFrame, tol: float) -> Figure:
-    """Draw forecast and truth against the resamples, a panel for each K; one line a source.
+def plot_overlap_curves(curves: pd.DataFrame, tol: float, *, generated: bool) -> Figure:
+    """Draw forecast and measurement against the resamples, a panel for each K and a line for each source.
 
-    Parameters
-    ----------
-    curves : pandas.DataFrame
-        As `overlap_curves` gives it.
-    tol : float
-        Drawn as the line where one stops.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    The dotted line is the overlap 1 - tol, above which the resamples stop.
     """
-    forms = {"low": "forecast, lower end (95 %)", "expected": "forecast, expected", "found": "found"}
+    forms = {"low": "forecast, lower end (95 %)", "expected": "forecast, expected", "found": "measured"}
     long = curves.melt(["source", "resamples", "k"], list(forms), "form", "overlap").replace({"form": forms})
+    looks = [8, 16, 32, 64]
     with plt.rc_context(STYLE):
         grid = sns.relplot(
             long, x="resamples", y="overlap", col="k", hue="form", style="form", hue_order=list(forms.values()),
             style_order=list(forms.values()), units="source", estimator=None, kind="line", palette="colorblind",
             height=2.9, aspect=1.0,
         )  # fmt: skip
-        grid.set_titles("K = {col_name}").set_axis_labels("resamples", "overlap with all J")
+        grid.set_titles("K = {col_name}").set_axis_labels("resamples", "share of the K neurons")
         for axes in grid.axes.flat:
             axes.axhline(1 - tol, color="0.4", linewidth=0.8, linestyle=":")
-            axes.set(xscale="log", xticks=(looked := [8, 16, 32, 64]), xticklabels=looked)
+            axes.set(xscale="log", xticks=looks, xticklabels=looks)
             axes.minorticks_off()
-        title = caption("How far the choice of now is that of all J", curves["source"])
+        title = caption("Share of the neurons chosen so far that all J resamples choose too", generated)
         grid.figure.suptitle(title, x=0.01, y=1.04, ha="left")
         grid.legend.set_title(None)
     return finish(grid.figure)
+
+
+# the cost of the paper's run
+
+
+def paper_forests(rows_of: Mapping[str, int]) -> pd.DataFrame:
+    """Count the forests (resamples × runs) of every table and figure, by the training rows of each source of Table 1.
+
+    Forests on equal rows are grown once.
+    """
+    counts = [("Tables 2 and 3, Figure 2", name, n, resample_fraction(n), 1) for name, n in rows_of.items()]
+    counts.append(("Table 4", "two of four domains", 2 * rows_of["books"], 0.7, DOMAIN_PAIRS))
+    for members in dict.fromkeys(_table5_members(rows_of)):
+        name = "+".join(f"{source} {share:,}" for source, share in members)
+        counts.append(("Table 5", name, sum(share for _, share in members), 0.1, 1))
+    rows = [(what, name, n, round(n * beta), RUNS * RESAMPLES * times) for what, name, n, beta, times in counts]
+    return pd.DataFrame(rows, columns=["what", "source", "source rows", "resample rows", "forests"])
+
+
+def _table5_members(rows_of: Mapping[str, int]) -> Iterator[tuple[tuple[str, int], ...]]:
+    """The sources of every learner of Table 5, each with its share of the budget; equal learners come again."""
+    table = paper.table5()
+    for budget, union in product(sorted(table["budget"].unique()), table["source"].unique()):
+        names = union.split("+")
+        shares = water_fill([rows_of[name] for name in names], budget).tolist()
+        learners = [first for first, _ in source_pairs(len(names))] if len(names) > 1 else [(0,)]
+        for first in learners:
+            yield tuple(sorted((names[m], shares[m]) for m in first))
+
+
+def paper_cost(
+    forests: pd.DataFrame, of_a_tree: float, n_tokens: float, tokens_a_core_second: float, rows: int
+) -> pd.DataFrame:
+    """Core-hours and disk of the whole paper, and hours on 1, 16 and 128 cores.
+
+    `forests` is as `paper_forests` counts them, `of_a_tree` as `seconds_per_split_level` measures it; all `rows` with
+    their tokens are encoded once by BERT-large. Hours on several cores are core-hours divided by the cores, because the
+    units are independent and there are far more units than cores.
+    """
+    n = forests["resample rows"].to_numpy(float)
+    hours = forests["forests"] * TREES * of_a_tree * n * np.log2(n) / 3600
+    by_table = hours.groupby(forests["what"], sort=False).sum()
+    counts = forests.groupby("what", sort=False)["forests"].sum()
+    table = pd.DataFrame(
+        {
+            "units": [f"{rows:,} rows", *(f"{count:,} forests" for count in counts)],
+            "core-hours": [n_tokens / tokens_a_core_second / 3600, *by_table],
+            "GB": [rows * PAPER_NEURONS * 2 / 1e9, *(counts * PAPER_NEURONS * 8 / 1e9)],
+        },
+        index=["activations", *by_table.index],
+    )
+    table.loc["all"] = ["", *table[["core-hours", "GB"]].sum()]
+    for cores in (1, 16, 128):
+        table[f"hours on {cores} core{'s' * (cores > 1)}"] = table["core-hours"] / cores
+    return table.round(1)
+
+
+def paper_bill(
+    of_a_tree: float, sources: Sequence[Any], counts: pd.DataFrame, peak: pd.DataFrame, encoder: Any
+) -> pd.DataFrame:
+    """`paper_cost` from the unit costs of this run.
+
+    `counts` is `paper.table1()`. The mean number of tokens of a row of the `sources` stands for every corpus; `peak` is
+    what `share_of_peak` measured, on two cores.
+    """
+    lengths = []
+    for source in sources:
+        texts, pairs = texts_of(source, None)
+        step = max(1, source.n_rows // SAMPLE)
+        tokens, _ = tokenised(encoder, texts[::step], pairs[::step] if pairs else None, MAX_LENGTH)
+        lengths.append(tokens.lengths.mean())
+    rows = int(counts[["training", "transferring"]].fillna(0).to_numpy().sum())
+    forests = paper_forests(counts.set_index("source")["training"].astype(int).to_dict())
+    large_tokens_a_second = peak.set_index("encoder").at["BERT-large's shape (24 × 1,024)", "tokens a second"]
+    return paper_cost(forests, of_a_tree, rows * float(np.mean(lengths)), large_tokens_a_second / 2, rows)
+
+
+# promises
+
+
+def targets(
+    sizes: Mapping[str, pd.DataFrame],
+    ways: pd.DataFrame,
+    peak: pd.DataFrame,
+    workers: pd.DataFrame,
+    saved: pd.DataFrame,
+) -> pd.DataFrame:
+    """Judge what this workbook promises of itself, from the tables of the notebook: "met", "not met" or "not measured
+    here"; what is shown for comparison has no verdict.
+    """
+    rows: list[tuple[str, str, float, float]] = []
+    for size, target in FOREST_TARGETS.items():
+        if size not in sizes:
+            rows.append((f"forest, {size}", "ratio at least", target, np.nan))
+            continue
+        table = sizes[size].set_index("forest")
+        rows.append((f"forest, {size}", "ratio at least", target, table.at[OURS, "ratio"]))
+        lag = (table.loc[REFERENCE, _overlaps(table)] - table.loc[OURS, _overlaps(table)]).mean()
+        rows.append((f"forest, {size}: overlap behind scikit-learn's own seeds', mean of K", "at most", 0.02, lag))
+    for n, seconds in ways.set_index("way").groupby("rows")["seconds"]:
+        for peer, target in EXTRACTION_TARGETS.items():
+            ratio = seconds[peer] / seconds["tsns_lib, bfloat16"]
+            rows.append((f"extraction of {n:,} texts against {peer}", "ratio at least", target, ratio))
+    for name, target in PEAK_TARGETS.items():
+        share = peak.set_index("encoder").at[name, "share"]
+        rows.append((f"share of the matrix speed, {name}", "at least", target, share))
+    gain_of_two = workers.set_index("where")["ratio"]
+    used = float((saved["resamples"] / saved["J"]).max())
+    rows += [
+        ("from 1 to 2 workers", "ratio at least", WORKERS_TARGET, gain_of_two["2 workers"]),
+        ("from 1 to 2 threads, the machine itself", "for comparison", np.nan, gain_of_two["here, 2 threads"]),
+        ("same bits everywhere", "share of ways", 1.0, float(workers["same bits"].mean())),
+        ("tol: largest change of an average, in points", "at most", 0.5, float(saved["change"].abs().max())),
+        ("tol: resamples used of those of all J", "share", np.nan, used),
+    ]
+    judged = [(promise, rule, target, ours, _verdict(rule, target, ours)) for promise, rule, target, ours in rows]
+    return pd.DataFrame(judged, columns=["promise", "rule", "target", "ours", "verdict"])
+
+
+def _verdict(rule: str, target: float, ours: float) -> str:
+    if np.isnan(ours):
+        return "not measured here"
+    if np.isnan(target):
+        return ""
+    is_met = ours <= target if rule == "at most" else ours >= target
+    return "met" if is_met else "not met"

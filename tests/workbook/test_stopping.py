@@ -1,4 +1,4 @@
-"""The stopped choice beside that of all J."""
+"""The neurons chosen by fewer resamples beside those chosen by all J."""
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,7 @@ def test_curves_name_their_source(curves):
 
 
 def test_every_k_is_a_panel_and_every_source_a_line(curves):
-    figure = plot_overlap_curves(curves, 0.05)
+    figure = plot_overlap_curves(curves, 0.05, generated=True)
     assert [axes.get_title() for axes in figure.axes] == ["K = 5", "K = 10"]
     assert len(figure.axes[-1].lines) == 2 * 3 + 1
+    assert figure.get_suptitle().endswith("(generated data)")

@@ -35,7 +35,9 @@ def budget():
 
 
 def alpha():
-    return lessons.alpha_explorer(CHOSEN, (0.001, 2.0), n_layers=3, n_neurons=6, sources=["miniature:books"])
+    return lessons.alpha_explorer(
+        CHOSEN, (0.001, 2.0), n_layers=3, n_neurons=6, source="miniature:books", generated=True
+    )
 
 
 def test_the_water_rises_with_the_budget():
@@ -68,13 +70,13 @@ def test_neurons_enter_and_leave_with_alpha():
 
 def test_long_lists_of_neurons_are_cut():
     chosen = {1.0: np.arange(8), 0.0: np.arange(8, 16)}
-    explorer = lessons.alpha_explorer(chosen, (0.001, 2.0), n_layers=2, n_neurons=16, sources=["books"])
+    explorer = lessons.alpha_explorer(chosen, (0.001, 2.0), n_layers=2, n_neurons=16, source="books", generated=False)
     explorer.controls["alpha"].value = 0.0
     assert explorer.sentence.value.endswith("in: 8, 9, 10, 11, 12, 13, …; out: 0, 1, 2, 3, 4, 5, …")
 
 
 def test_k_is_read_beside_random_and_last_layer():
-    explorer = lessons.k_explorer(AVERAGES, ["books"])
+    explorer = lessons.k_explorer(AVERAGES, generated=False)
     explorer.controls["K"].value = 3
     assert explorer.sentence.value == "TSNS K=3: 70.0 %; random neurons K=3: 60.0 %; last layer: 65.0 %"
     explorer.controls["K"].value = 9
@@ -83,7 +85,7 @@ def test_k_is_read_beside_random_and_last_layer():
 
 
 def test_two_fingerprints_are_compared():
-    explorer = lessons.fingerprint_explorer(FINGERPRINTS)
+    explorer = lessons.fingerprint_explorer(FINGERPRINTS, generated=True)
     assert explorer.sentence.value == ("similarity (1 is the same): cosine 1.00, jensen-shannon 1.00, wasserstein 1.00")
     explorer.controls["right"].value = "miniature:qqp"
     assert explorer.sentence.value == ("similarity (1 is the same): cosine 0.00, jensen-shannon 0.00, wasserstein 0.25")
@@ -101,6 +103,16 @@ def test_a_change_draws_a_new_picture(build):
     assert bytes(explorer.picture.value[:4]) == b"\x89PNG" and explorer.picture.value != before
 
 
+def test_a_picture_does_not_jump_when_its_sentence_wraps():
+    explorer = alpha()
+    assert explorer.sentence.layout.min_height == lessons.TWO_LINES
+    sizes = set()
+    for value in (1.0, 0.9, 0.0):
+        explorer.controls["alpha"].value = value
+        sizes.add(bytes(explorer.picture.value[16:24]))  # width and height of a PNG
+    assert len(sizes) == 1
+
+
 def test_what_stays_in_an_executed_notebook_says_how_to_move_it():
     assert repr(budget()) == "To move budget, open the notebook with a kernel and run it: make lab"
 
@@ -110,6 +122,7 @@ def test_the_table_of_alphas():
     assert table["stay"].tolist() == [3, 2, 0] and table["enter"].tolist() == [0, 1, 3]
     assert table["first term"].round(6).tolist() == [0.001, 0.0009, 0.0]
     assert table["second term"].round(3).tolist() == [0.0, 0.2, 2.0]
+    assert table.index.tolist() == ["α = 1", "α = 0.9", "α = 0"]
 
 
 def test_alphas_need_the_one_to_compare_with():
@@ -121,10 +134,10 @@ def test_small_multiples_show_every_state():
     figure = lessons.shares_figure(SIZES, SHARES, [4, 12])
     assert [axes.get_title("left") for axes in figure.axes] == ["budget 4", "budget 12"]
     assert [text.get_text() for text in figure.axes[1].texts] == ["5", "5", "2"]
-    figure = lessons.alphas_figure(CHOSEN, 3, 6, ["miniature:books"])
+    figure = lessons.alphas_figure(CHOSEN, 3, 6, source="miniature:books", generated=True)
     assert [axes.get_title("left") for axes in figure.axes] == ["α = 1", "α = 0.9", "α = 0", ""]
     assert figure.get_suptitle().endswith("by layer (generated data)")
-    figure = lessons.fingerprints_figure(FINGERPRINTS)
+    figure = lessons.fingerprints_figure(FINGERPRINTS, generated=True)
     assert [heights(axes) for axes in figure.axes] == FINGERPRINTS.to_numpy().tolist()
 
 
