@@ -1,4 +1,4 @@
-# Everything that one types here. `make` alone lists it.
+# The commands of this repository; `make` without a target lists them.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,10 +9,10 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 .DEFAULT_GOAL := help
 .PHONY: help install run test local reference picture lab
 
-help: ## this list
+help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## the virtual environment and everything in it; costs nothing the second time
+install: $(STAMP) ## make the virtual environment and install into it; does nothing the second time
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || { \
@@ -25,32 +25,32 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: install ## every notebook on the built-in corpora and encoder, into outputs/mini
+run: install ## execute every notebook on built-in data; results go to outputs/mini
 	$(BIN)/tsns run --profile mini
 
-test: run ## lint, types, unit tests, doctests, and a rerun of the notebooks in outputs/reference
+test: run ## lint, types, tests, doctests, and a rerun of the notebooks in outputs/reference
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests
-	TSNS_CACHE=$(abspath $(VENV))/cache-of-doctests $(BIN)/pytest --doctest-modules tsns_lib
+	TSNS_CACHE=$(abspath $(VENV))/cache-of-doctests $(BIN)/pytest --doctest-modules tsns_lib notebooks/tsns_workbook
 	@ls outputs/reference/*.ipynb >/dev/null 2>&1 || { \
-	  echo "make test: outputs/reference holds no executed notebook to rerun; make reference writes them" >&2; exit 1; }
+	  echo "make test: outputs/reference holds no executed notebooks to rerun; make reference writes them" >&2; exit 1; }
 	TQDM_DISABLE=1 $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg outputs/reference
 
-local: install ## the same on the real corpora: make local TSNS_DATA=FOLDER; goes on where it was cut off
+local: install ## execute them on the real corpora: make local TSNS_DATA=FOLDER; continues after an interruption
 	@test -d "$(TSNS_DATA)" || { \
 	  echo "make local: name the folder of the corpora, as in: make local TSNS_DATA=FOLDER" >&2; exit 1; }
 	TSNS_DATA="$(TSNS_DATA)" $(BIN)/tsns run --profile local
 
-reference: run ## copy what make run wrote to outputs/reference, to be committed
+reference: run ## copy the results of make run to outputs/reference, where they are committed
 	mkdir -p outputs/reference
 	rm -f outputs/reference/*.ipynb outputs/reference/*.results.json
 	@for file in params/mini/*.yaml; do name=$$(basename $$file .yaml); \
 	  cp outputs/mini/$$name.ipynb outputs/mini/$$name.results.json outputs/reference/ || exit 1; done
 
 PICTURE = outputs/local/04_table2_average_by_k.png
-picture: install ## the README's figure, taken out of the executed Table 2
+picture: install ## take the figure of the README from the executed notebook of Table 2
 	$(BIN)/python -c 'import base64, sys, nbformat; \
 	  cells = nbformat.read(sys.argv[1], as_version=4).cells; \
 	  png = next(o.data["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})); \
