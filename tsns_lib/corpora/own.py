@@ -14,7 +14,7 @@ Records = list[dict[str, Any]]
 
 
 def read_own(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read your own corpus; unlike an official one, it may have no bad row: each is an error, not a skip.
+    """Read your own corpus; unlike in an official one, a bad row is an error and is not skipped.
 
     The ending decides: `.csv` (quoted as usual), `.tsv` (a quotation mark never joins lines), `.jsonl` or `.parquet`,
     in UTF-8. Also returns two facts: `labels`, which maps each text label to its number in sorted order (empty where

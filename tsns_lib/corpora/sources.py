@@ -37,10 +37,10 @@ class Source:
         ({repair: rows}); `repeated_rows`; `official_rows` and `paper_rows` (None where there is no such
         figure); `limit` where one was asked for.
     classes : tuple of str
-        Names of the labels in ascending order of their numbers, so that position i names label i wherever labels are
-        0 to C-1. They are for every corpus of Table 1 and for own files with text labels (sorted, as they stand in the
-        file). Whole-number labels of an own file keep their numbers and are named by their decimal text: labels 2 and
-        5 give `("2", "5")`, where position 0 names label 2.
+        Names of the labels, in ascending order of the label numbers. Position i names label i in every corpus of Table
+        1 and in own files with text labels, which are numbered 0 to C-1 in sorted order. Whole-number labels of an own
+        file keep their numbers and are named by their decimal text: labels 2 and 5 give `("2", "5")`, where position
+        0 names label 2.
     """
 
     name: str
@@ -85,7 +85,7 @@ def load_source(
         (built in, generated) or `"hub:"` (Hugging Face hub) before it; or the path of a CSV, TSV, JSONL or
         Parquet file with `text[, text_pair], label`, in UTF-8, whose name becomes the name of the source.
     split : str, default "train"
-        `"train"`, and `"dev"` and `"test"` where the corpus has them; for an own file only a name for what it holds.
+        `"train"`, and `"dev"` and `"test"` where the corpus has them; for your own file a name only: the whole file is read.
         The paper's targets are the whole Amazon domains (`"train"`), SciTail `"test"` and QQP `"dev"`.
     data_dir : path, optional
         Folder of the official files. Default: the environment variable `TSNS_DATA`.
@@ -100,7 +100,7 @@ def load_source(
     Returns
     -------
     Source
-        Its `frame` has one row per usable text or pair; `origin` counts what was skipped or repaired.
+        Its `frame` has one row for each usable text or pair, and `origin` counts the rows skipped or repaired.
 
     Raises
     ------
