@@ -85,7 +85,7 @@ def load_source(
         (built in, generated) or `"hub:"` (Hugging Face hub) before it; or the path of a CSV, TSV, JSONL or
         Parquet file with `text[, text_pair], label`, in UTF-8, whose name becomes the name of the source.
     split : str, default "train"
-        `"train"`, and `"dev"` and `"test"` where the corpus has them. Your own file is always read whole; there, this is
+        `"train"`, and `"dev"` and `"test"` where the corpus has them. Your own file is always read whole, and this is
         only a name. The paper's targets are the whole Amazon domains (`"train"`), SciTail `"test"` and QQP `"dev"`.
     data_dir : path, optional
         Folder of the official files. Default: the environment variable `TSNS_DATA`.
