@@ -1,10 +1,8 @@
-"""Progress as text, which notebooks, terminals and logs show alike: what work will cost, then a bar over it.
+"""Units of work in this process, in a pool of processes or on a Dask cluster, with the same bits everywhere; progress.
 
-Units of work here, in a pool of processes or on a Dask cluster: the same bits everywhere.
-
-A unit is a pure function of its arguments, seeds included, so that where and when it runs cannot matter. Nothing is
-written where it runs: results come back as they finish and the caller writes each durably, so that no disk has to be
-shared, and what is finished survives whatever happens to the engine.
+A unit is a pure function of its arguments, seeds included, so where and when it runs cannot matter. A unit writes
+nothing: its result comes back as soon as it is finished, and the caller writes it durably. So the machines need not
+share a disk, and finished results survive a crash of the pool or the cluster.
 """
 
 import io
@@ -17,52 +15,43 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tsns_lib.store import library_sha256
+from tsns_lib.store import code_digest
+
+REACH_SECONDS = 10  # for a scheduler, and for its first worker, to answer
+RETRIES = 3  # of a unit that raises: a disk or a network may come back
+ROUNDS = 5  # of sending the shared arguments again after the workers that held them were lost
+SAME_VERSIONS = ("numpy", "numba", "scikit-learn", "torch", "transformers")  # packages that determine the bits
+
+Unit = Any
+Function = Callable[..., Any]
 
 
 def bar(items: Iterable | None = None, *, show: bool, **options: Any) -> tqdm:
-    """A bar over the items that vanishes when done; `TQDM_DISABLE` hides it where it would be shown."""
+    """A progress bar over the items that vanishes when done; `TQDM_DISABLE` hides it where it would be shown."""
     if not show:
         options["disable"] = True  # and never False, which would overrule the environment
     return tqdm(items, leave=False, **options)
 
 
 def is_shown(show: bool) -> bool:
-    """Whether a bar would be seen; a probe of what work costs is worth its time only then."""
+    """Whether a bar would be seen; only then is it worth the time to measure what the work will cost."""
     with bar(show=show, file=io.StringIO()) as probe:
         return not probe.disable
 
 
 def announce(work: str, seconds: float, n_bytes: float) -> None:
-    """Say in one line, before long work starts, what it will cost.
-
-    Parameters
-    ----------
-    work : str
-        What and how much: "100 forests of 1,000 trees".
-    seconds : float
-        Forecast from a measured probe.
-    n_bytes : float
-        What will be kept on disk.
-    """
+    """Say in one line, before long work such as "100 forests of 1,000 trees" starts, what it will cost."""
     hours, minutes = seconds / 3600, seconds / 60
-    time = f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+    time = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+    if hours >= 1:
+        time = f"{hours:.1f} h"
     size = f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
     # a carriage return marks the line as progress, which does not stay in an executed notebook
     print(f"\r{work}: about {time}, {size} on disk", file=sys.stderr, flush=True)
 
 
-REACH_SECONDS = 10  # for a scheduler, and for its first worker, to answer
-RETRIES = 3  # of a unit that raises: a disk or a network may come back
-ROUNDS = 5  # of sending what all units share again, when the workers that held it are gone
-SAME_BITS = ("numpy", "numba", "scikit-learn", "torch", "transformers")  # packages that results follow from
-
-Unit = Any
-Function = Callable[..., Any]
-
-
 def check_scheduler(scheduler: str | None) -> None:
-    """One clear line for what is no scheduler."""
+    """Raise a ValueError of one line unless this is None, "processes", "processes:N" or an address."""
     known = isinstance(scheduler, str) and re.fullmatch(r"processes(:[1-9]\d*)?|[a-z]+://\S+", scheduler)
     if not (known or scheduler is None):
         forms = "'processes', 'processes:N' or an address such as 'tcp://host:8786'"
@@ -70,42 +59,27 @@ def check_scheduler(scheduler: str | None) -> None:
 
 
 def is_cluster(scheduler: str | None) -> bool:
-    """Whether that is the address of a Dask cluster."""
+    """Whether this is the address of a Dask cluster."""
     return scheduler is not None and "://" in scheduler
+
+
+def n_workers(address: str) -> int:
+    """How many workers a Dask cluster has."""
+    with _client(address) as client:
+        return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def run_units(
     function: Function, units: Iterable[Unit], *, shared: Sequence[Any] = (), scheduler: str | None = None
 ) -> Iterator[tuple[Unit, Any]]:
-    """Compute units, and yield each with its result as it finishes.
+    """Compute ``function(unit, *shared)`` for each unit, and yield the unit with its result as it finishes.
 
-    Parameters
-    ----------
-    function : callable
-        A pure function of a module, called as ``function(unit, *shared)``.
-    units : iterable
-        Small values that can be sent to a worker: numbers, tuples.
-    shared : sequence
-        What all units read, such as large arrays; sent once to each worker.
-    scheduler : str, optional
-        "processes" or "processes:N" for a pool of processes (N: the cores), or the address of a Dask cluster.
-        Default: here, one after another, each when it is asked for. A worker computes a unit in one thread.
-
-    Yields
-    ------
-    tuple
-        A unit and its result.
-
-    Raises
-    ------
-    ValueError
-        If `scheduler` is none of these.
-    ConnectionError
-        If no cluster answers at the address, or it has no workers.
-    RuntimeError
-        If workers die again and again, or a worker has another version of the library or of what it rests on.
-    ImportError
-        If Dask is not installed.
+    `function` is a pure function of a module. Units are small values; what all of them read, such as large arrays,
+    is `shared` and sent once to each worker. Without a scheduler, units run here one after another, each when it is
+    asked for; "processes" or "processes:N" is a pool of processes, an address a Dask cluster, and either computes
+    a unit in one thread. ConnectionError: no cluster answers, or it has no workers. RuntimeError: workers die again and
+    again, or a worker differs in the code of `function`'s package, in this library, or in a package that determines
+    the bits. ImportError: Dask is not installed.
 
     Examples
     --------
@@ -118,12 +92,6 @@ def run_units(
     if is_cluster(scheduler):
         return _on_cluster(function, list(units), tuple(shared), scheduler)
     return _in_processes(function, list(units), tuple(shared), scheduler)
-
-
-def n_workers(address: str) -> int:
-    """How many workers a Dask cluster has."""
-    with _client(address) as client:
-        return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _in_processes(
@@ -143,33 +111,34 @@ def _in_processes(
 def _on_cluster(
     function: Function, units: list[Unit], shared: tuple[Any, ...], address: str
 ) -> Iterator[tuple[Unit, Any]]:
+    code = _code_behind(function)
     with _client(address) as client:
         from distributed import as_completed
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
-        _refuse_other_code(client)
-        versions, left = _versions(), dict(enumerate(units))
+        _refuse_other_code(client, code)
+        unfinished = dict(enumerate(units))
         for _ in range(ROUNDS):
             try:
                 client.wait_for_workers(1, timeout=REACH_SECONDS)
                 [sent] = client.scatter([shared], broadcast=True, hash=False)
-            except (OSError, RuntimeError):  # the scheduler, every worker, or one just now is gone
+            except (OSError, RuntimeError):  # the scheduler is gone, every worker is, or one has just left
                 continue
             submitted = {
-                client.submit(_on_worker, unit, function, sent, versions, retries=RETRIES, pure=False): number
-                for number, unit in left.items()
+                client.submit(_on_worker, unit, function, sent, code, retries=RETRIES, pure=False): number
+                for number, unit in unfinished.items()
             }
             for future in as_completed(submitted, loop=client.loop):
                 try:
                     result = future.result()
-                except FutureCancelledError:  # what it reads was lost with the last worker that held it
+                except FutureCancelledError:  # the shared arguments were lost with the last worker that held them
                     continue
                 except KilledWorker:
                     raise RuntimeError(_died(address)) from None
                 future.release()
-                yield left.pop(submitted[future]), result
-            if not left:
+                yield unfinished.pop(submitted[future]), result
+            if not unfinished:
                 return
         raise RuntimeError(_died(address))
 
@@ -195,28 +164,45 @@ def _client(address: str) -> Any:
     return client
 
 
-def _refuse_other_code(client: Any) -> None:
-    """One clear line before any work, where a worker is made of other code or lacks it."""
-    for worker, found in client.run(_difference, _versions(), on_error="return").items():
-        if isinstance(found, Exception) and not isinstance(found, OSError):  # an OSError: it is leaving
-            found = f"the worker at {worker} cannot load tsns_lib ({found})"
-        if isinstance(found, str):
-            raise RuntimeError(f"scheduler: {found}; install the same on both")
+def _code_behind(function: Function) -> dict[str, str]:
+    """What a worker must have in common with the caller: digests of the packages of code, and versions."""
+    package = (function.__module__ or "builtins").partition(".")[0]
+    packages = {"tsns_lib", package} - {"__main__", *sys.stdlib_module_names}
+    return {name: code_digest(name) for name in sorted(packages)} | {name: _version(name) for name in SAME_VERSIONS}
 
 
-def _on_worker(unit: Unit, function: Function, shared: tuple[Any, ...], versions: dict[str, str]) -> Any:
-    """Compute a unit on a cluster, if this worker, which may have come late, is made of the same code."""
-    if found := _difference(versions):
-        raise RuntimeError(f"scheduler: {found}; install the same on both")
-    return _in_one_thread(unit, function, shared)[1]
+def _version(package: str) -> str:
+    return metadata.version(package).partition("+")[0]  # 2.6.0+cpu is 2.6.0, built for another device
 
 
-def _difference(versions: dict[str, str]) -> str | None:
-    """What is not the same here as at the caller: the same bits need the same code."""
-    for name, version in _versions().items():
-        if version != versions[name]:
-            return f"a worker on {platform.node()} has {name} {version[:12]}, the caller {versions[name][:12]}"
+def _difference(code: dict[str, str]) -> str | None:
+    """The first difference between the code here and the caller's, in words; None where there is none."""
+    for name, expected in code.items():
+        try:
+            actual = _version(name) if name in SAME_VERSIONS else code_digest(name)
+        except ModuleNotFoundError:
+            return f"a worker on {platform.node()} lacks {name}"
+        if actual != expected:
+            return f"a worker on {platform.node()} has {name} {actual[:12]}, the caller {expected[:12]}"
     return None
+
+
+def _refuse_other_code(client: Any, code: dict[str, str]) -> None:
+    """Raise one clear line before any work where a worker lacks the caller's code or has other code."""
+    for worker, difference in client.run(_difference, code, on_error="return").items():
+        if isinstance(difference, OSError):  # the worker is leaving
+            continue
+        if isinstance(difference, Exception):
+            difference = f"the worker at {worker} cannot load tsns_lib ({difference})"
+        if difference:
+            raise RuntimeError(f"scheduler: {difference}; install the same on both")
+
+
+def _on_worker(unit: Unit, function: Function, shared: tuple[Any, ...], code: dict[str, str]) -> Any:
+    """Compute a unit on a cluster; a worker that joined after the first check is checked here."""
+    if difference := _difference(code):
+        raise RuntimeError(f"scheduler: {difference}; install the same on both")
+    return _in_one_thread(unit, function, shared)[1]
 
 
 def _in_one_thread(unit: Unit, function: Function, shared: tuple[Any, ...]) -> tuple[Unit, Any]:
@@ -226,12 +212,6 @@ def _in_one_thread(unit: Unit, function: Function, shared: tuple[Any, ...]) -> t
         sys.modules["torch"].set_num_threads(1)
     with threadpool_limits(1):
         return unit, function(unit, *shared)
-
-
-def _versions() -> dict[str, str]:
-    # a build for another device, such as 2.6.0+cpu, is the same version
-    packages = {name: metadata.version(name).partition("+")[0] for name in SAME_BITS}
-    return {"tsns_lib": library_sha256()} | packages
 
 
 def _died(scheduler: str) -> str:

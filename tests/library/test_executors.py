@@ -1,5 +1,6 @@
 """The same bits here, in a pool and on a real Dask cluster; and what happens when its workers die."""
 
+import importlib
 import json
 import os
 import shutil
@@ -164,20 +165,44 @@ def test_a_scheduler_that_dies_is_one_line(tmp_path, monkeypatch):
             next(found)
 
 
+@contextmanager
+def worker_with_another(package, line, folder):
+    """A cluster whose only worker has a copy of a package with one more line."""
+    source = Path(sys.modules[package].__file__).parent
+    shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / package / "__init__.py").open("a") as file:
+        file.write(f"{line}\n")
+    with dask_cluster(0) as address, dask_command(folder, "worker", address, PYTHONPATH=str(folder)):
+        yield address
+
+
 @pytest.mark.parametrize(
-    ("change", "message"), [("# another", "has tsns_lib"), ("raise OSError", "cannot load tsns_lib")]
+    ("line", "message"), [("# another", "has tsns_lib"), ("raise OSError", "cannot load tsns_lib")]
 )
-def test_a_worker_of_other_code_is_refused(tmp_path, change, message):
-    library = Path(executors.__file__).parents[1]
-    shutil.copytree(library, tmp_path / "tsns_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "tsns_lib/__init__.py").open("a") as file:
-        file.write(f"{change}\n")
+def test_a_worker_with_another_library_is_refused(tmp_path, line, message):
     with (
-        dask_cluster(0) as address,
-        dask_command(tmp_path, "worker", address, PYTHONPATH=str(tmp_path)),
+        worker_with_another("tsns_lib", line, tmp_path) as address,
         pytest.raises(RuntimeError, match=f"{message}.*; install the same on both"),
     ):
         list(run_units(abs, [1], scheduler=address))
+
+
+def test_a_worker_with_another_package_of_the_function_is_refused(tmp_path):
+    with worker_with_another("tsns_workbook", "# another", tmp_path) as address:
+        assert list(run_units(abs, [-1], scheduler=address)) == [(-1, 1)]
+        with pytest.raises(
+            RuntimeError, match=r"has tsns_workbook \w{12}, the caller \w{12}; install the same on both"
+        ):
+            list(run_units(main, [["--help"]], scheduler=address))
+
+
+def test_a_worker_without_the_package_of_the_function_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "made_up_package.py").write_text("def double(unit):\n    return 2 * unit\n")
+    with dask_cluster(1) as address:
+        monkeypatch.syspath_prepend(tmp_path)
+        double = importlib.import_module("made_up_package").double
+        with pytest.raises(RuntimeError, match="a worker on .* lacks made_up_package; install the same on both"):
+            list(run_units(double, [1], scheduler=address))
 
 
 def test_without_dask_the_way_to_it_is_named(monkeypatch):
