@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tsns_lib.corpora.registry import REGISTRY
-from tsns_lib.corpora.sources import Source, shared_rows
+from tsns_lib.corpora.sources import Source
 from tsns_workbook import paper
 from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, STYLE, finish
 from tsns_workbook.report import NOT_TESTABLE, caption, claim, short_name
@@ -115,6 +115,12 @@ def mrpc_explained(sources: Sequence[Source]) -> pd.DataFrame:
         is_same = counts["complete"] == printed
         counts["the printed count is the complete rows read with quoting on"] = "yes" if is_same else "no"
     return pd.DataFrame(counts.items(), columns=["MRPC, training rows", "count"])
+
+
+def shared_rows(a: Source, b: Source) -> int:
+    """Count the distinct texts (or pairs of texts) that occur, letter for letter, in both sources."""
+    first, second = (set(zip(s.frame["text"], s.frame["text_pair"], strict=True)) for s in (a, b))
+    return len(first & second)
 
 
 def leakage_table(sources: Sequence[Source]) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Corpora by name, path and hub id: what loads, what is counted, and every line that a mistake gives."""
 
-import json
 import sys
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from tsns_lib.corpora.hub import read_rows
 from tsns_lib.corpora.registry import REGISTRY
-from tsns_lib.corpora.sources import list_sources, load_source, shared_rows, stratified_rows
+from tsns_lib.corpora.sources import list_sources, load_source, stratified_rows
 
 SST = "1 warm and odd .\n0 dull .\n1 bright .\n0 slow .\n0 dull .\nnonsense\n"
 
@@ -351,19 +350,3 @@ def test_list_sources_counts_what_is_there(folder):
     table = list_sources(folder).set_index("name")
     assert table["loaded_train"].dropna().to_dict() == {"sst": 5}
     assert table["loaded_dev"].isna().all()
-
-
-def test_shared_rows_counts_pairs_that_stand_in_both(tmp_path):
-    def source(name, pairs):
-        lines = [json.dumps({"text": a, "text_pair": b, "label": i % 2}) for i, (a, b) in enumerate(pairs)]
-        (tmp_path / name).write_text("\n".join(lines))
-        return load_source(tmp_path / name)
-
-    a = source("a.jsonl", [("x", "y"), ("x", "y"), ("x", "z"), ("v", "w")])
-    b = source("b.jsonl", [("x", "y"), ("z", "x"), ("v", "w")])
-    assert shared_rows(a, b) == 2
-
-
-def test_scitail_leaks_ten_pairs(real_data):
-    train, test = (load_source("scitail", split=split, data_dir=real_data) for split in ("train", "test"))
-    assert shared_rows(train, test) == 10

@@ -1,5 +1,7 @@
 """Table 1: counts beside the printed and the official ones, balance, lengths, leakage, and where 3,917 comes from."""
 
+import json
+
 import pandas as pd
 import pytest
 from tsns_workbook import table1
@@ -71,6 +73,22 @@ def test_splits_and_changes():
         ["skipped", "malformed row", 2],
         ["repaired", "line breaks", 1],
     ]
+
+
+def test_shared_rows_counts_pairs_that_stand_in_both(tmp_path):
+    def source(name, pairs):
+        lines = [json.dumps({"text": a, "text_pair": b, "label": i % 2}) for i, (a, b) in enumerate(pairs)]
+        (tmp_path / name).write_text("\n".join(lines))
+        return load_source(tmp_path / name)
+
+    a = source("a.jsonl", [("x", "y"), ("x", "y"), ("x", "z"), ("v", "w")])
+    b = source("b.jsonl", [("x", "y"), ("z", "x"), ("v", "w")])
+    assert table1.shared_rows(a, b) == 2
+
+
+def test_scitail_leaks_ten_pairs(real_data):
+    train, test = (load_source("scitail", split=split, data_dir=real_data) for split in ("train", "test"))
+    assert table1.shared_rows(train, test) == 10
 
 
 def test_leakage_counts_different_shared_rows():

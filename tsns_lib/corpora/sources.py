@@ -183,12 +183,6 @@ def list_sources(data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame
     return table.astype({column: "Int64" for column in table.columns[2:]})
 
 
-def shared_rows(a: Source, b: Source) -> int:
-    """Count the distinct texts (or pairs of texts) that occur, letter for letter, in both sources."""
-    first, second = (set(zip(s.frame["text"], s.frame["text_pair"], strict=True)) for s in (a, b))
-    return len(first & second)
-
-
 def stratified_rows(labels: ArrayLike, limit: int, *, seed: int, name: str) -> NDArray[np.intp]:
     """Choose exactly `limit` rows at random, with the classes in proportion, and return their indices in order.
 
