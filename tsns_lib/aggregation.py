@@ -1,37 +1,69 @@
-"""From importance to a choice: ranks, their sum over learners, the K neurons that stand first."""
+"""From importance to a choice: ranks, their sum over learners, and the one function that selects K neurons."""
 
-import warnings
+from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from tsns_lib.sampling import derive_seed
+from tsns_lib.importance import cumulative_importance
+from tsns_lib.ranking import order_neurons, select_neurons
+from tsns_lib.validation import matrix, whole_number
+
+PAIRINGS = ("leave_one_out", "bipartitions", "disjoint")
 
 
-def order_neurons(m: np.ndarray) -> np.ndarray:
-    """Neurons from the most to the least important.
+class Selection(NamedTuple):
+    """K chosen neurons, and what the choice rests on; made by `select`.
 
-    Equal importance is ordered by one fixed permutation and never by index: few trees leave many neurons at
-    exactly 0, and the order of the index would fill the fingerprint's low layers.
+    `neurons` are sorted numbers of shape (K,). `importances` of shape (N,) is what they were chosen by: m of a single
+    learner, h of several. `learner_importances` is m of every learner, (P, N). `stability` is the share of the K
+    neurons that two halves of the resamples have in common (NaN for a single resample). `n_resamples` counts the
+    resamples of each learner, (P,).
+    """
 
-    Parameters
-    ----------
-    m : ndarray of shape (N,)
+    neurons: np.ndarray
+    importances: np.ndarray
+    learner_importances: np.ndarray
+    stability: float
+    n_resamples: np.ndarray
 
-    Returns
-    -------
-    ndarray of shape (N,)
-        Neuron numbers.
+
+def select(qs: Sequence[np.ndarray], k: int, alphas: Sequence[float]) -> Selection:
+    """Choose the K most important neurons from the q of every learner and its α (paper §3.1, §3.2).
+
+    Every table, figure and selector chooses by this function.
 
     Examples
     --------
-    >>> order_neurons(np.array([0.1, 0.7, 0.2])).tolist()
-    [1, 2, 0]
+    >>> q = np.array([[0.6, 0.3, 0.1], [0.5, 0.1, 0.4]])
+    >>> choice = select([q], 2, [1.0])
+    >>> choice.neurons.tolist(), choice.stability
+    ([0, 2], 0.5)
     """
-    shuffled = np.random.default_rng(derive_seed(0, "ties", len(m))).permutation(len(m))
-    return shuffled[np.argsort(-m[shuffled], kind="stable")]
+    by_learner = _by_learner(qs, alphas)
+    importances = _over_learners(by_learner)
+    neurons = select_neurons(importances, k)
+    return Selection(neurons, importances, by_learner, half_overlap(qs, k, alphas), np.array([len(q) for q in qs]))
+
+
+def half_overlap(qs: Sequence[np.ndarray], k: int, alphas: Sequence[float]) -> float:
+    """The share of the K neurons that two halves of the resamples have in common; chance gives K/N.
+
+    The even resamples are compared with the odd ones. NaN where a learner has a single resample.
+
+    Examples
+    --------
+    >>> half_overlap([np.array([[0.6, 0.3, 0.1], [0.5, 0.1, 0.4]])], 2, [1.0])
+    0.5
+    """
+    if min(len(q) for q in qs) < 2:
+        return float("nan")
+    halves = (_over_learners(_by_learner([q[first::2] for q in qs], alphas)) for first in (0, 1))
+    even, odd = (order_neurons(importances)[:k] for importances in halves)
+    return len(np.intersect1d(even, odd)) / k
 
 
 def meta_importance(m: ArrayLike) -> np.ndarray:
@@ -57,9 +89,9 @@ def meta_importance(m: ArrayLike) -> np.ndarray:
     >>> meta_importance([[0.1, 0.6, 0.3], [0.4, 0.4, 0.2]]).round(2).tolist()
     [[1.0, 1.67, 1.33], [1.5, 1.5, 1.0]]
     """
-    matrix = _learners_by_neurons("m", m)
-    n = matrix.shape[1]
-    return (2 * n - rankdata(-matrix, axis=1)) / n
+    importances = matrix("m", m, "learners × neurons")
+    n = importances.shape[1]
+    return (2 * n - rankdata(-importances, axis=1)) / n
 
 
 def aggregate(h: ArrayLike) -> np.ndarray:
@@ -84,7 +116,7 @@ def aggregate(h: ArrayLike) -> np.ndarray:
     >>> aggregate([[1.0, 1.5], [1.5, 1.25]]).tolist()
     [2.5, 2.75]
     """
-    return _learners_by_neurons("h", h).sum(axis=0)
+    return matrix("h", h, "learners × neurons").sum(axis=0)
 
 
 def source_pairs(n_sources: int, pairing: str = "leave_one_out") -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -117,62 +149,27 @@ def source_pairs(n_sources: int, pairing: str = "leave_one_out") -> list[tuple[t
     >>> len(source_pairs(3, "bipartitions")), len(source_pairs(3, "disjoint"))
     (6, 12)
     """
+    n_sources = whole_number("n_sources", n_sources)
     if n_sources < 2:
         raise ValueError(f"n_sources: pairs need at least 2 sources, got {n_sources}")
+    if pairing not in PAIRINGS:
+        raise ValueError(f"pairing: must be 'leave_one_out', 'bipartitions' or 'disjoint', got {pairing!r}")
     if pairing == "leave_one_out":
         everyone = range(n_sources)
-        return [(tuple(m for m in everyone if m != left), (left,)) for left in everyone]
-    if pairing not in ("bipartitions", "disjoint"):
-        raise ValueError(f"pairing: must be 'leave_one_out', 'bipartitions' or 'disjoint', got {pairing!r}")
-    roles = (1, 2) if pairing == "bipartitions" else (0, 1, 2)  # of each source: in neither, in S1, in S2
+        return [(tuple(m for m in everyone if m != left_out), (left_out,)) for left_out in everyone]
+    places = (1, 2) if pairing == "bipartitions" else (0, 1, 2)  # a source stands in neither set, in S1 or in S2
     pairs = []
-    for assignment in product(roles, repeat=n_sources):
-        first, second = (tuple(m for m, role in enumerate(assignment) if role == side) for side in (1, 2))
+    for assignment in product(places, repeat=n_sources):
+        first, second = (tuple(m for m, place in enumerate(assignment) if place == side) for side in (1, 2))
         if first and second:
             pairs.append((first, second))
     return pairs
 
 
-def select_neurons(m: np.ndarray, k: int) -> np.ndarray:
-    """The K most important neurons; warns when fewer than K have any importance.
-
-    Parameters
-    ----------
-    m : ndarray of shape (N,)
-        Importance.
-    k : int
-        K.
-
-    Returns
-    -------
-    ndarray of shape (k,)
-        Sorted neuron numbers.
-
-    Raises
-    ------
-    ValueError
-        If K is not in [1, N].
-
-    Examples
-    --------
-    >>> select_neurons(np.array([0.1, 0.7, 0.2]), 2).tolist()
-    [1, 2]
-    """
-    check_n_neurons(k, len(m))
-    positive = int((m > 0).sum())
-    if positive < k:
-        warnings.warn(f"only {positive} of the {k} selected neurons have an importance above 0", stacklevel=2)
-    return np.sort(order_neurons(m)[:k])
+def _by_learner(qs: Sequence[np.ndarray], alphas: Sequence[float]) -> np.ndarray:
+    return np.stack([cumulative_importance(q, alpha=alpha) for q, alpha in zip(qs, alphas, strict=True)])
 
 
-def check_n_neurons(k: int, n_neurons: int) -> None:
-    """One clear line if K neurons cannot be chosen of N."""
-    if not 1 <= k <= n_neurons:
-        raise ValueError(f"n_neurons: must be between 1 and the {n_neurons} neurons there are, got {k}")
-
-
-def _learners_by_neurons(name: str, values: ArrayLike) -> np.ndarray:
-    matrix = np.asarray(values, dtype=float)
-    if matrix.ndim != 2 or 0 in matrix.shape or not np.isfinite(matrix).all():
-        raise ValueError(f"{name}: must be a finite matrix (learners × neurons), got shape {matrix.shape}")
-    return matrix
+def _over_learners(m: np.ndarray) -> np.ndarray:
+    """One learner's m as it is; the summed ranks of several."""
+    return m[0] if len(m) == 1 else aggregate(meta_importance(m))

@@ -10,8 +10,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from tsns_lib.aggregation import select_neurons
 from tsns_lib.importance import cumulative_importance
+from tsns_lib.ranking import select_neurons
+from tsns_lib.validation import share
 
 # Between α = 1 and α = 0 both terms of equation 1 matter only where 1 - α is about 1/N: hence steps in log(1 - α).
 ALPHAS = (1.0, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2, 0.9, 0.5, 0.0)
@@ -28,22 +29,11 @@ class AlphaSearch(NamedTuple):
 def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
     """Fit a logistic regression on activations standardised on the source (paper §3.3).
 
-    Parameters
-    ----------
-    X : array of shape (n, K)
-        Activations of the chosen neurons; float32 stays float32, as exact as they are and three times as fast.
-    y : array of shape (n,)
-        Labels.
-    C : float
-        Inverse strength of the L2 penalty, default 0.01 (our choice; the paper gives none).
-
-    Returns
-    -------
-    Pipeline
-        Fitted.
+    C is the inverse strength of the L2 penalty (our choice; the paper gives none). Activations in float32 stay so:
+    they are exact, and three times as fast.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000))
-    # its products are too small for several threads: on a busy machine they wait for each other 50 times as long
+    # The products are too small for several threads: on a busy machine these wait for each other 50 times as long.
     with threadpool_limits(1):
         return model.fit(computable(X), y)
 
@@ -65,32 +55,19 @@ def search_alpha(
 ) -> AlphaSearch:
     """Choose the α of equation 1 whose K neurons, trained on S1, predict rows of S2 best (paper §3.2).
 
-    Parameters
-    ----------
-    q : ndarray of shape (J, N)
-        Importance on the resamples of S1.
-    train, held_out : (X, y)
-        Activations and labels of S1, and of the drawn rows of S2.
-    k : int
-        Neurons chosen.
-    alphas : sequence of float
-        The grid, default in steps of log(1 - α) (our choice); of equally good values the first is taken.
-    C : float
-        As in `fit_classifier`.
-
-    Returns
-    -------
-    AlphaSearch
+    q is the importance on the resamples of S1; `train` and `held_out` are the activations and labels of S1 and of the
+    sampled rows of S2. The first of equally good values is taken.
     """
-    scores: dict[bytes, float] = {}  # many α choose the same neurons
+    accuracy_of: dict[bytes, float] = {}  # many α choose the same neurons
     accuracies = []
     for alpha in alphas:
         selected = select_neurons(cumulative_importance(q, alpha=alpha), k)
         key = selected.tobytes()
-        if key not in scores:
+        if key not in accuracy_of:
             model = fit_classifier(train[0][:, selected], train[1], C)
-            scores[key] = float((model.predict(computable(held_out[0][:, selected])) == held_out[1]).mean())
-        accuracies.append(scores[key])
+            predicted = model.predict(computable(held_out[0][:, selected]))
+            accuracy_of[key] = float((predicted == held_out[1]).mean())
+        accuracies.append(accuracy_of[key])
     return AlphaSearch(alphas[int(np.argmax(accuracies))], np.array(accuracies), term_medians(q))
 
 
@@ -101,8 +78,9 @@ def term_medians(q: np.ndarray) -> tuple[float, float]:
 
 
 def alpha_grid(alphas: str | Sequence[float]) -> Sequence[float]:
-    """The values of α to try: "log" is `ALPHAS`; one clear line for anything outside [0, 1]."""
-    values = ALPHAS if isinstance(alphas, str) and alphas == "log" else alphas
-    if isinstance(values, str) or not len(values) or not all(0 <= alpha <= 1 for alpha in values):
+    """The values of α to try: "log" is `ALPHAS`; a ValueError for anything outside [0, 1]."""
+    if isinstance(alphas, str) and alphas == "log":
+        return ALPHAS
+    if isinstance(alphas, str) or not len(alphas):
         raise ValueError(f"alphas: must be 'log' or numbers in [0, 1], got {alphas!r}")
-    return values
+    return [share("alphas", alpha, zero=True) for alpha in alphas]

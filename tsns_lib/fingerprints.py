@@ -1,7 +1,4 @@
-"""The fingerprint of a task: the share of its chosen neurons in each layer.
-
-Fingerprints of many sources: select in every run, and see how far the choice would move.
-"""
+"""The fingerprint of a task: the share of its chosen neurons in each layer; of one choice, and of many sources."""
 
 import os
 from collections.abc import Sequence
@@ -13,16 +10,19 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import hypergeom
 
-from tsns_lib.aggregation import check_n_neurons, order_neurons, select_neurons
+from tsns_lib.aggregation import select
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
 from tsns_lib.extraction import extract
-from tsns_lib.importance import cumulative_importance, resampled_importance
+from tsns_lib.importance import Forest, Resamples
+from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, run_seed
-from tsns_lib.stability import half_overlap
 from tsns_lib.store import Store
+from tsns_lib.validation import whole_number
 
 METRICS = ("cosine", "jensen_shannon", "wasserstein")
+LABELS = ("true", "shuffled")
+N_BOOTSTRAPS = 500  # of a run's resamples (our choice)
 
 
 def fingerprint(selected: ArrayLike, n_layers: int, n_neurons: int | None = None) -> np.ndarray:
@@ -108,7 +108,7 @@ def fingerprint_similarity(a: ArrayLike, b: ArrayLike, metric: str = "cosine") -
     if first.shape != second.shape:
         raise ValueError(f"a, b: fingerprints of {first.size} and {second.size} layers cannot be compared")
     if metric == "cosine":
-        return float(min(1.0, first @ second / np.sqrt((first @ first) * (second @ second))))
+        return cosine(first, second)
     if metric == "jensen_shannon":
         with np.errstate(invalid="ignore"):  # of two that are the same, rounding may leave the root of -1e-17
             return float(1 - np.nan_to_num(jensenshannon(first, second, base=2)))
@@ -116,29 +116,23 @@ def fingerprint_similarity(a: ArrayLike, b: ArrayLike, metric: str = "cosine") -
     return float(1 - np.abs(np.cumsum(first - second)[:-1]).sum() / max(1, first.size - 1))
 
 
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of two vectors, 0 where one of them is 0.
+
+    Examples
+    --------
+    >>> round(cosine(np.array([1.0, 0.0]), np.array([1.0, 1.0])), 3)
+    0.707
+    """
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return min(1.0, float(a @ b) / max(scale, np.finfo(float).tiny))
+
+
 def uniform_band(k: int, n_layers: int, n_neurons: int, *, level: float = 0.95) -> tuple[float, float]:
     """Share of one layer when K neurons are drawn evenly from all: the null band of a fingerprint.
 
-    The counts in the layers are then multivariate hypergeometric, so that of one layer is hypergeometric.
-
-    Parameters
-    ----------
-    k : int
-        K, neurons drawn.
-    n_layers, n_neurons : int
-        Layers and neurons of the encoder.
-    level : float
-        Chance of one layer to lie in the band, at least; default 0.95 (our choice).
-
-    Returns
-    -------
-    low, high : float
-        Shares.
-
-    Raises
-    ------
-    ValueError
-        If K or the level is out of range, or N is no multiple of n_layers.
+    The counts in the layers are then multivariate hypergeometric, so the count in one layer is hypergeometric. The
+    share of one layer lies in the band with a probability of at least `level`.
 
     Examples
     --------
@@ -155,17 +149,6 @@ def uniform_band(k: int, n_layers: int, n_neurons: int, *, level: float = 0.95) 
     tail = (1 - level) / 2
     low, high = hypergeom.ppf([tail, 1 - tail], n_neurons, n_neurons // n_layers, k) / k
     return float(low), float(high)
-
-
-def _shares(fingerprint: ArrayLike, name: str) -> np.ndarray:
-    shares = np.asarray(fingerprint, dtype=float)
-    if shares.ndim != 1 or not np.isfinite(shares).all() or (shares < 0).any() or not shares.sum() > 0:
-        raise ValueError(f"{name}: must be a finite share for each layer, none negative, got {fingerprint!r:.80}")
-    return shares / shares.sum()
-
-
-N_DRAWS = 500  # bootstrap draws of a run's resamples (our choice)
-LABELS = ("true", "shuffled")
 
 
 def fingerprint_frame(
@@ -189,42 +172,13 @@ def fingerprint_frame(
     scheduler: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Fingerprint of every source in every run.
+    """Fingerprint of every source in every run, and how far it would move under other resamples.
 
-    Parameters
-    ----------
-    sources : sequence of Source
-        As `tsns_lib.load_source` gives them.
-    encoder : Encoder
-        As `tsns_lib.load_encoder` gives it; one with random weights gives the control.
-    k : int
-        K, default 500 (our choice; the paper gives none for its Figure 2).
-    runs : int
-        Independent runs, default 5 (paper §4.2); a run has the same seed as in `tsns_lib.transfer_grid`.
-    labels : {"true", "shuffled"}
-        "shuffled" permutes the labels of a source anew in every run: the same texts, no task.
-    n_resamples, fraction, n_trees, max_depth, engine
-        As in `tsns_lib.resampled_importance`; alpha is 1 (paper §3.1).
-    pooling, max_length
-        As in `tsns_lib.extract`.
-    seed : int
-        Seed of the study.
-    tol, n_jobs, store, scheduler, progress
-        As in `tsns_lib.transfer_grid`.
-
-    Returns
-    -------
-    DataFrame
-        One row for each source and run, in columns `source`, `task`, `run`, `k`, `selected` (neuron numbers),
-        `shares` (array of shape (n_layers,), sums to 1), `draws` (array of shape (500, n_layers)) and
-        `stability` (share of the K neurons that two halves of the resamples have in common) and `resamples`
-        (how many were needed). A draw is the
-        fingerprint after as many resamples drawn with replacement from the run's.
-
-    Raises
-    ------
-    ValueError
-        If a name stands twice, K is not in [1, N], `runs` is below 1 or `labels` is unknown.
+    The settings are those of `tsns_lib.transfer_grid`, with which the runs share their seeds and forests; an encoder
+    with random weights, or `labels="shuffled"` (the labels of a source permuted in every run), gives a control. One row
+    for each source and run, in columns `source`, `task`, `run`, `k`, `selected` (neuron numbers), `shares` (array of
+    shape (n_layers,), sums to 1), `draws` (array of shape (500, n_layers): the fingerprints of 500 bootstraps of the
+    run's resamples), `stability`, `resamples` (how many were needed) and `generated`.
 
     Examples
     --------
@@ -240,41 +194,38 @@ def fingerprint_frame(
         raise ValueError(f"sources: a name stands twice in {names}")
     if labels not in LABELS:
         raise ValueError(f"labels: must be 'true' or 'shuffled', got {labels!r}")
-    if runs < 1:
-        raise ValueError(f"runs: must be at least 1, got {runs}")
-    check_n_neurons(k, encoder.n_neurons)
-    forest: dict[str, Any] = {
-        "n_resamples": n_resamples,
-        "fraction": fraction,
-        "n_trees": n_trees,
-        "max_depth": max_depth,
-        "engine": engine,
-        "tol": tol,
-        "neurons": [k],
-        "n_jobs": n_jobs,
-    }
-    where: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
+    runs, k = whole_number("runs", runs), check_n_neurons(k, encoder.n_neurons)
+    compute: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
     rows = []
     for source in bar(sources, desc="sources", show=progress):
-        X = extract(source, encoder, pooling=pooling, max_length=max_length, **where)
+        X = extract(source, encoder, pooling=pooling, max_length=max_length, **compute)
         for run in range(runs):
             y = source.frame["label"].to_numpy()
             if labels == "shuffled":
                 y = np.random.default_rng(derive_seed(seed, source.name, "shuffled", run)).permutation(y)
-            q = resampled_importance(X, y, seed=run_seed(seed, run, source.name), **forest, **where)
-            selected = select_neurons(cumulative_importance(q), k)
-            shares = fingerprint(selected, encoder.n_layers, encoder.n_neurons)
-            draws = _draws(q, k, encoder.n_layers, derive_seed(seed, source.name, "draws", run))
-            stability = half_overlap(q, k)
-            rows.append((source.name, source.task, run, k, selected, shares, draws, stability, len(q)))
-    columns = ["source", "task", "run", "k", "selected", "shares", "draws", "stability", "resamples"]
+            own_seed = run_seed(seed, run, source.name)
+            forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, own_seed)
+            q = Resamples(X, y, forest, n_jobs=n_jobs, **compute).enough_for([k])[k]
+            choice = select([q], k, [1.0])
+            shares = fingerprint(choice.neurons, encoder.n_layers, encoder.n_neurons)
+            draws = _bootstrapped(q, k, encoder.n_layers, derive_seed(seed, source.name, "draws", run))
+            facts = (source.name, source.task, run, k, choice.neurons, shares, draws, choice.stability, len(q))
+            rows.append((*facts, source.generated))
+    columns = ["source", "task", "run", "k", "selected", "shares", "draws", "stability", "resamples", "generated"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _draws(q: np.ndarray, k: int, n_layers: int, seed: int) -> np.ndarray:
-    """Fingerprints after as many resamples drawn with replacement, shape (N_DRAWS, n_layers)."""
+def _bootstrapped(q: np.ndarray, k: int, n_layers: int, seed: int) -> np.ndarray:
+    """Fingerprints of bootstraps of the resamples, shape (N_BOOTSTRAPS, n_layers)."""
     n_resamples, n_neurons = q.shape
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(n_resamples, np.full(n_resamples, 1 / n_resamples), size=N_DRAWS)
+    counts = rng.multinomial(n_resamples, np.full(n_resamples, 1 / n_resamples), size=N_BOOTSTRAPS)
     chosen = (order_neurons(weights @ q)[:k] for weights in counts)
     return np.stack([fingerprint(neurons, n_layers, n_neurons) for neurons in chosen])
+
+
+def _shares(fingerprint: ArrayLike, name: str) -> np.ndarray:
+    shares = np.asarray(fingerprint, dtype=float)
+    if shares.ndim != 1 or not np.isfinite(shares).all() or (shares < 0).any() or not shares.sum() > 0:
+        raise ValueError(f"{name}: must be a finite share for each layer, none negative, got {fingerprint!r:.80}")
+    return shares / shares.sum()

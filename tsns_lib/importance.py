@@ -1,105 +1,55 @@
-"""One resample of a source as a unit of work: pure, seeded, the same bits wherever it runs.
+"""Importance of every neuron for a task: one forest, J resamples of it, and what they add up to (equation 1).
 
-Importance of every neuron for a task: one forest, J resamples of it, and what they add up to.
+A resample is a unit of work: pure, seeded, the same bits wherever it runs, and durable in the store.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.aggregation import check_n_neurons
 from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_units
 from tsns_lib.forest import Activations, bin_activations, bin_edges, histogram_importance, row_blocks
+from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
 from tsns_lib.stability import is_stable, looks
-from tsns_lib.store import Entry, Store
+from tsns_lib.store import Entry, Store, content_hash
+from tsns_lib.validation import class_numbers, matrix, positive, share, whole_number
 
+VERSION = 1  # of what a stored resample means; part of its key
+ENGINES = ("histogram", "sklearn")
 PROBE_TREES = 16  # enough to forecast what a forest takes
 
 
 @dataclass(frozen=True)
-class Forests:
-    """What the resamples of one call have in common.
+class Forest:
+    """How importance is measured: the settings that travel from a notebook's parameters to the kernel as one value.
 
-    `data` are the activations; or, for the histogram engine where they fit in memory, their bins, neuron-major.
-    `edges` cut them, where that is still to be done.
+    The fields are the parameters of `resampled_importance` of the same names; they are checked when it is made.
     """
 
-    data: Activations
-    edges: np.ndarray | None
-    classes: np.ndarray
-    fraction: float | str
-    n_trees: int
-    max_depth: int
-    engine: str
-    seed: int
-    n_jobs: int
+    n_resamples: int = 100
+    fraction: float | str = "auto"
+    n_trees: int = 1000
+    max_depth: int = 200
+    engine: str = "histogram"
+    tol: float | None = None
+    seed: int = 0
 
-
-def prepare(X: Activations, engine: str, n_jobs: int) -> tuple[Activations, np.ndarray | None]:
-    """What the engine reads, and the edges where it is still to be cut."""
-    if engine == "sklearn":
-        return X, None
-    edges = bin_edges(X, n_jobs)
-    return (X, edges) if isinstance(X, Entry) else (bin_activations(X, edges, n_jobs=n_jobs), None)
-
-
-def grow_resample(j: int, forests: Forests) -> np.ndarray:
-    """Importance of shape (N,) on resample j: a pure unit of work for any executor."""
-    data, edges, classes = forests.data, forests.edges, forests.classes
-    rows = resample_rows(len(classes), forests.fraction, derive_seed(forests.seed, "resample", j, "rows"))
-    if len(np.unique(classes[rows])) < 2:
-        held = f"{len(rows)} of {len(classes)} rows"
-        raise ValueError(f"fraction: resample {j} ({held}) holds one class only; use a larger fraction")
-    if edges is not None:
-        part = bin_activations(data, edges, rows, forests.n_jobs)
-    elif forests.engine == "sklearn":
-        part = np.concatenate(list(row_blocks(data, rows)))
-    else:
-        assert isinstance(data, np.ndarray)  # bins
-        part = data.take(rows, axis=1)
-    seed = derive_seed(forests.seed, "resample", j, "forest")
-    settings = forests.n_trees, forests.max_depth, forests.engine
-    return grow_forest(part, classes[rows], *settings, seed, forests.n_jobs)
-
-
-def grow_forest(
-    prepared: np.ndarray,
-    classes: np.ndarray,
-    n_trees: int,
-    max_depth: int,
-    engine: str,
-    seed: int,
-    n_jobs: int,
-) -> np.ndarray:
-    """Importance of shape (N,) by one forest on what `prepare` gives."""
-    if engine == "histogram":
-        return histogram_importance(prepared, classes, n_trees, max_depth, seed, n_jobs)
-    from sklearn.ensemble import RandomForestClassifier
-
-    forest = RandomForestClassifier(n_trees, max_depth=max_depth, random_state=seed % 2**32, n_jobs=n_jobs)
-    return forest.fit(prepared, classes).feature_importances_
-
-
-def announce_cost(forests: Forests, n_forests: int, n_neurons: int, at_most: bool) -> None:
-    """Say what the forests will cost, by a few trees of the first one: what a resample and what a tree takes."""
-    seconds = []
-    for n_trees in (1, 1, PROBE_TREES):  # the first compiles
-        start = time.perf_counter()
-        grow_resample(0, replace(forests, n_trees=n_trees))
-        seconds.append(time.perf_counter() - start)
-    of_a_tree = max(0.0, seconds[2] - seconds[1]) / (PROBE_TREES - 1)
-    work = f"{'at most ' if at_most else ''}{n_forests} forests of {forests.n_trees:,} trees"
-    announce(work, n_forests * (seconds[1] + of_a_tree * (forests.n_trees - 1)), n_forests * n_neurons * 8)
-
-
-VERSION = 1  # of what a stored resample means; part of its key
+    def __post_init__(self) -> None:
+        for name in ("n_resamples", "n_trees", "max_depth"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
+        resample_fraction(1, self.fraction)
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine: must be 'histogram' or 'sklearn', got {self.engine!r}")
+        if self.tol is not None:
+            object.__setattr__(self, "tol", share("tol", self.tol, one=False))
 
 
 def forest_importance(
@@ -142,7 +92,7 @@ def forest_importance(
     Raises
     ------
     ValueError
-        If an argument is out of range, X is not finite, or y has one class only.
+        If an argument is out of range, X is not finite, or y has one class only or a missing label.
 
     Examples
     --------
@@ -151,11 +101,11 @@ def forest_importance(
     >>> int(importance.argmax()), round(float(importance.sum()), 6)
     (3, 1.0)
     """
-    matrix, classes = _checked_activations(X, y)
-    _check_forest(n_trees, max_depth, engine, n_jobs)
-    data, _ = prepare(matrix, engine, n_jobs)
-    assert isinstance(data, np.ndarray)
-    return grow_forest(data, classes, n_trees, max_depth, engine, seed, n_jobs)
+    forest = Forest(n_trees=n_trees, max_depth=max_depth, engine=engine, seed=seed)
+    activations, classes = _checked(X, y, n_jobs)
+    prepared, _ = _prepare(activations, engine, n_jobs)
+    assert isinstance(prepared, np.ndarray)
+    return _grow(prepared, classes, forest, n_jobs)
 
 
 def resampled_importance(
@@ -211,7 +161,8 @@ def resampled_importance(
     Returns
     -------
     ndarray of shape (J, N)
-        Row j is the importance on resample j; each row sums to 1. With `tol`, as many rows as were needed.
+        Row j is the importance on resample j; each row sums to 1. With `tol` there are as many rows as the K that
+        needs most resamples.
 
     Raises
     ------
@@ -227,39 +178,96 @@ def resampled_importance(
     >>> len(resampled_importance(X, X[:, 3] > 0, n_trees=20, tol=0.1, neurons=[1], n_jobs=1))
     8
     """
-    activations, classes = _checked_activations(X, y)
-    _check_forest(n_trees, max_depth, engine, n_jobs)
-    _check_resamples(n_resamples, tol, neurons, activations.shape[1])
-    check_scheduler(scheduler)
-    identity = {
-        "version": VERSION,
-        "activations": _array_hash(activations),
-        "classes": _array_hash(classes),
-        "fraction": resample_fraction(len(classes), fraction),
-        "n_trees": n_trees,
-        "max_depth": max_depth,
-        "engine": _engine_version(engine),
-        "seed": seed,
-    }
-    entry = (store if isinstance(store, Store) else Store(store)).entry("importance", identity)
-    forests = None
-    for n in (n_resamples,) if tol is None else looks(n_resamples):
-        if missing := entry.missing(n):
-            if forests is None:
-                data, edges = prepare(activations, engine, n_jobs)
-                threads = 1 if scheduler else n_jobs
-                forests = Forests(data, edges, classes, fraction, n_trees, max_depth, engine, seed, threads)
-                if is_shown(progress):
-                    announce_cost(forests, len(entry.missing(n_resamples)), activations.shape[1], tol is not None)
-            grown = run_units(grow_resample, missing, shared=(forests,), scheduler=scheduler)
-            for j, q in bar(grown, total=len(missing), desc="resamples", show=progress):
-                entry.write(j, q[None, :])
-        if not entry.is_finished(n):
-            entry.finish(n)
-        q = entry.read(n)
-        if tol is not None and is_stable(q, neurons, n_resamples, tol, seed=seed):
-            break
-    return q
+    forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, seed)
+    resamples = Resamples(X, y, forest, n_jobs=n_jobs, store=store, scheduler=scheduler, progress=progress)
+    return resamples.first(n_resamples) if tol is None else max(resamples.enough_for(neurons).values(), key=len)
+
+
+class Resamples:
+    """The resamples of one source under one setting: grown where the store lacks them, read where it has them.
+
+    Everything is checked when it is made, before any forest grows.
+    """
+
+    def __init__(
+        self,
+        X: ArrayLike | Entry,
+        y: ArrayLike,
+        forest: Forest,
+        *,
+        n_jobs: int = -1,
+        store: Store | str | os.PathLike | None = None,
+        scheduler: str | None = None,
+        progress: bool = False,
+    ) -> None:
+        check_scheduler(scheduler)
+        self._activations, self._classes = _checked(X, y, n_jobs)
+        self._forest, self._scheduler, self._progress = forest, scheduler, progress
+        self._n_jobs = 1 if scheduler else n_jobs
+        self._work: _Work | None = None
+        identity = {
+            "version": VERSION,
+            "activations": _array_hash(self._activations),
+            "classes": _array_hash(self._classes),
+            "fraction": resample_fraction(len(self._classes), forest.fraction),
+            "n_trees": forest.n_trees,
+            "max_depth": forest.max_depth,
+            "engine": _engine_version(forest.engine),
+            "seed": forest.seed,
+        }
+        self._entry = (store if isinstance(store, Store) else Store(store)).entry("importance", identity)
+
+    def enough_for(self, neurons: Sequence[int]) -> dict[int, np.ndarray]:
+        """Give q for every K, each on as many resamples as its own choice needs (all J without `tol`).
+
+        Every K stops alone, so that the choice of K neurons never depends on which other K are asked for.
+        """
+        wanted = waiting = [check_n_neurons(k, self._activations.shape[1]) for k in neurons]
+        n_resamples, tol, seed = self._forest.n_resamples, self._forest.tol, self._forest.seed
+        if tol is None:
+            return dict.fromkeys(wanted, self.first(n_resamples))
+        q_by_k: dict[int, np.ndarray] = {}
+        for n in looks(n_resamples):
+            q = self.first(n)
+            stable = is_stable(q, waiting, n_resamples, tol, seed=seed)
+            q_by_k |= {k: q for k, enough in zip(waiting, stable, strict=True) if enough}
+            waiting = [k for k in waiting if k not in q_by_k]
+            if not waiting:
+                break
+        return {k: q_by_k[k] for k in wanted}
+
+    def first(self, n: int) -> np.ndarray:
+        """Give q on the first n resamples, of shape (n, N)."""
+        if missing := self._entry.missing(n):
+            grown = run_units(_grow_resample, missing, shared=(self._prepared(),), scheduler=self._scheduler)
+            for j, q in bar(grown, total=len(missing), desc="resamples", show=self._progress):
+                self._entry.write(j, q[None, :])
+        if not self._entry.is_finished(n):
+            self._entry.finish(n)
+        return self._entry.read(n)
+
+    def _prepared(self) -> "_Work":
+        if self._work is None:
+            data, edges = _prepare(self._activations, self._forest.engine, self._n_jobs)
+            self._work = _Work(data, edges, self._classes, self._forest, self._n_jobs)
+            if is_shown(self._progress):
+                self._announce_cost(self._work)
+        return self._work
+
+    def _announce_cost(self, work: "_Work") -> None:
+        """Say what the forests will cost, forecast from a few trees of the first one."""
+        seconds = []
+        for n_trees in (1, 1, PROBE_TREES):  # the first compiles
+            start = time.perf_counter()
+            _grow_resample(0, replace(work, forest=replace(work.forest, n_trees=n_trees)))
+            seconds.append(time.perf_counter() - start)
+        seconds_a_tree = max(0.0, seconds[2] - seconds[1]) / (PROBE_TREES - 1)
+        n_forests, n_trees = len(self._entry.missing(self._forest.n_resamples)), self._forest.n_trees
+        at_most = "at most " if self._forest.tol is not None else ""
+        forecast = n_forests * (seconds[1] + seconds_a_tree * (n_trees - 1))
+        announce(
+            f"{at_most}{n_forests} forests of {n_trees:,} trees", forecast, n_forests * self._activations.shape[1] * 8
+        )
 
 
 def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6) -> np.ndarray:
@@ -292,15 +300,61 @@ def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6
     >>> cumulative_importance([[0.2, 0.8], [0.4, 0.6]], alpha=0.0, eps=0.1).round(3).tolist()
     [1.5, 3.5]
     """
-    q = np.asarray(q, dtype=float)
-    if q.ndim != 2 or 0 in q.shape or not np.isfinite(q).all():
-        raise ValueError(f"q: must be a finite matrix (resamples × neurons), got shape {q.shape}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: must be in [0, 1], got {alpha}")
-    if eps <= 0:
-        raise ValueError(f"eps: must be positive, got {eps}")
-    mean = q.mean(axis=0)
-    return alpha * mean + (1 - alpha) * mean / (q.std(axis=0) + eps)
+    importances = matrix("q", q, "resamples × neurons")
+    alpha, eps = share("alpha", alpha, zero=True), positive("eps", eps)
+    mean = importances.mean(axis=0)
+    return alpha * mean + (1 - alpha) * mean / (importances.std(axis=0) + eps)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all resamples of one call read, wherever they grow.
+
+    `data` are the activations, or their bins where the histogram engine can hold these in memory. `edges` are where the
+    bins are cut, if that is still to be done.
+    """
+
+    data: Activations
+    edges: np.ndarray | None
+    classes: np.ndarray
+    forest: Forest
+    n_jobs: int
+
+
+def _prepare(X: Activations, engine: str, n_jobs: int) -> tuple[Activations, np.ndarray | None]:
+    """What the engine reads, and the edges of the bins if they are still to be cut."""
+    if engine == "sklearn":
+        return X, None
+    edges = bin_edges(X, n_jobs)
+    return (X, edges) if isinstance(X, Entry) else (bin_activations(X, edges, n_jobs=n_jobs), None)
+
+
+def _grow_resample(j: int, work: _Work) -> np.ndarray:
+    """Importance of shape (N,) on resample j: a pure unit of work for any executor."""
+    forest, data, classes = work.forest, work.data, work.classes
+    rows = resample_rows(len(classes), forest.fraction, derive_seed(forest.seed, "resample", j, "rows"))
+    if len(np.unique(classes[rows])) < 2:
+        sizes = f"{len(rows)} of {len(classes)} rows"
+        raise ValueError(f"fraction: resample {j} ({sizes}) holds one class only; use a larger fraction")
+    if work.edges is not None:
+        part = bin_activations(data, work.edges, rows, work.n_jobs)
+    elif forest.engine == "sklearn":
+        part = np.concatenate(list(row_blocks(data, rows)))
+    else:
+        assert isinstance(data, np.ndarray)  # bins
+        part = data.take(rows, axis=1)
+    seeded = replace(forest, seed=derive_seed(forest.seed, "resample", j, "forest"))
+    return _grow(part, classes[rows], seeded, work.n_jobs)
+
+
+def _grow(prepared: np.ndarray, classes: np.ndarray, forest: Forest, n_jobs: int) -> np.ndarray:
+    """Importance of shape (N,) by one forest on what `_prepare` gives."""
+    if forest.engine == "histogram":
+        return histogram_importance(prepared, classes, forest.n_trees, forest.max_depth, forest.seed, n_jobs)
+    from sklearn.ensemble import RandomForestClassifier
+
+    settings = {"max_depth": forest.max_depth, "random_state": forest.seed % 2**32, "n_jobs": n_jobs}
+    return RandomForestClassifier(forest.n_trees, **settings).fit(prepared, classes).feature_importances_
 
 
 def _engine_version(engine: str) -> str:
@@ -308,45 +362,23 @@ def _engine_version(engine: str) -> str:
 
 
 def _array_hash(array: Activations) -> str:
-    content = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-    for block in row_blocks(array):
-        content.update(np.ascontiguousarray(block).data)
-    return content.hexdigest()
+    header = f"{array.dtype.str} {array.shape} ".encode()
+    return content_hash(chain([header], (np.ascontiguousarray(block).data for block in row_blocks(array))))
 
 
-def _checked_activations(X: ArrayLike | Entry, y: ArrayLike) -> tuple[Activations, np.ndarray]:
+def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int) -> tuple[Activations, np.ndarray]:
     """Activations as a finite matrix and labels as class numbers 0…C-1, or one clear line."""
-    matrix, labels = X if isinstance(X, Entry) else np.asarray(X), np.asarray(y)
-    if len(matrix.shape) != 2 or 0 in matrix.shape or matrix.dtype.kind not in "fiub":
-        raise ValueError(f"X: must be a numeric matrix (rows × neurons), got {matrix.dtype} of shape {matrix.shape}")
-    if labels.shape != matrix.shape[:1]:
-        raise ValueError(f"y: must have one label for each of the {matrix.shape[0]} rows of X, got {labels.shape}")
-    if isinstance(matrix, np.ndarray):  # the extraction has checked an entry
-        for row in range(len(matrix)):
-            if not np.isfinite(matrix[row]).all():
-                neuron = int(np.flatnonzero(~np.isfinite(matrix[row]))[0])
-                raise ValueError(f"X: row {row}, neuron {neuron} is {matrix[row, neuron]}; activations must be finite")
-    names, classes = np.unique(labels, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"y: has one class only ({names[0]}); importance needs at least two")
-    return matrix, classes.astype(np.int64)
-
-
-def _check_forest(n_trees: int, max_depth: int, engine: str, n_jobs: int) -> None:
-    if engine not in ("histogram", "sklearn"):
-        raise ValueError(f"engine: must be 'histogram' or 'sklearn', got {engine!r}")
     if n_jobs == 0:
         raise ValueError("n_jobs: must be -1 (all cores) or a positive number of threads, got 0")
-    for name, value in (("n_trees", n_trees), ("max_depth", max_depth)):
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1, got {value}")
-
-
-def _check_resamples(n_resamples: int, tol: float | None, neurons: Sequence[int], n_neurons: int) -> None:
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples: must be at least 1, got {n_resamples}")
-    if tol is not None:
-        if not 0 < tol < 1:
-            raise ValueError(f"tol: must be in (0, 1), got {tol}")
-        for k in neurons:
-            check_n_neurons(k, n_neurons)
+    activations = X if isinstance(X, Entry) else np.asarray(X)
+    dtype, shape = activations.dtype, activations.shape
+    if len(shape) != 2 or 0 in shape or dtype.kind not in "fiub" or dtype.itemsize > 8:
+        raise ValueError(f"X: must be a numeric matrix (rows × neurons), got {dtype} of shape {shape}")
+    classes = class_numbers(y, shape[0])
+    if isinstance(activations, np.ndarray):  # the extraction has checked an entry
+        for row in range(len(activations)):
+            finite = np.isfinite(activations[row])
+            if not finite.all():
+                value, neuron = activations[row, finite.argmin()], finite.argmin()
+                raise ValueError(f"X: row {row}, neuron {neuron} is {value}; activations must be finite")
+    return activations, classes

@@ -1,7 +1,4 @@
-"""Task-specific neuron selection from one source, as a scikit-learn selector.
-
-Task-specific neuron selection from several sources, as a scikit-learn selector.
-"""
+"""Task-specific neuron selection as scikit-learn selectors: from one source, and from several."""
 
 import os
 from collections.abc import Sequence
@@ -12,33 +9,31 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from tsns_lib.aggregation import (
-    aggregate,
-    check_n_neurons,
-    meta_importance,
-    order_neurons,
-    select_neurons,
-    source_pairs,
-)
+from tsns_lib.aggregation import Selection, aggregate, meta_importance, select, source_pairs
 from tsns_lib.classifier import AlphaSearch, alpha_grid, search_alpha, term_medians
-from tsns_lib.importance import cumulative_importance, resampled_importance
+from tsns_lib.importance import Forest, Resamples
+from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, resample_rows
-from tsns_lib.stability import half_overlap
 from tsns_lib.store import Store
-
-# passed on to the forests as they are
-FOREST = ("n_resamples", "fraction", "n_trees", "max_depth", "engine", "tol", "n_jobs", "store", "scheduler")
+from tsns_lib.validation import class_numbers, positive, share, whole_number
 
 
 class TSNSSelector(SelectorMixin, BaseEstimator):
-    """What both selectors share: the forests, the mask of `selected_`, and that labels are needed."""
+    """What both selectors share: their forests, the mask of `selected_`, and that labels are needed."""
 
     def _importance(self, X: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-        forest = {name: getattr(self, name) for name in FOREST}
-        return resampled_importance(X, y, seed=seed, neurons=[self.n_neurons], progress=self.verbose, **forest)
+        """Q on as many resamples as the choice of K neurons needs."""
+        forest = Forest(self.n_resamples, self.fraction, self.n_trees, self.max_depth, self.engine, self.tol, seed)
+        compute = {"n_jobs": self.n_jobs, "store": self.store, "scheduler": self.scheduler, "progress": self.verbose}
+        return Resamples(X, y, forest, **compute).enough_for([self.n_neurons])[int(self.n_neurons)]
+
+    def _keep(self, selection: Selection) -> None:
+        """The attributes that both selectors have after `fit`."""
+        self.selected_ = selection.neurons
+        self.ranking_ = np.argsort(order_neurons(selection.importances)) + 1
+        self.stability_ = selection.stability
 
     def _get_support_mask(self) -> np.ndarray:
         check_is_fitted(self)
@@ -87,7 +82,7 @@ class SingleTSNS(TSNSSelector):
     ranking_ : ndarray of shape (N,)
         1 for the most important neuron, N for the least.
     selected_ : ndarray of shape (n_neurons,)
-        Sorted numbers of the chosen neurons.
+        Sorted numbers of the chosen neurons; `get_support(indices=True)` gives the same.
     n_resamples_ : int
         How many resamples were needed.
     stability_ : float
@@ -135,7 +130,7 @@ class SingleTSNS(TSNSSelector):
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Measure every neuron's importance.
+        """Measure every neuron's importance and choose the K most important.
 
         Parameters
         ----------
@@ -152,17 +147,15 @@ class SingleTSNS(TSNSSelector):
         Raises
         ------
         ValueError
-            If K is not in [1, N], or as `tsns_lib.resampled_importance`.
+            If K is not in [1, N], α is not in [0, 1], or as `tsns_lib.resampled_importance`.
         """
         activations, labels = validate_data(self, X, y)
-        check_classification_targets(labels)
-        check_n_neurons(self.n_neurons, activations.shape[1])
-        q = self._importance(activations, labels, self.random_state)
-        self.importances_ = cumulative_importance(q, alpha=self.alpha)
-        self.n_resamples_ = len(q)
-        self.stability_ = half_overlap(q, self.n_neurons)
-        self.selected_ = select_neurons(self.importances_, self.n_neurons)
-        self.ranking_ = np.argsort(order_neurons(self.importances_)) + 1
+        k = check_n_neurons(self.n_neurons, activations.shape[1])
+        alpha, seed = share("alpha", self.alpha, zero=True), whole_number("random_state", self.random_state, least=0)
+        selection = select([self._importance(activations, labels, seed)], k, [alpha])
+        self._keep(selection)
+        self.importances_ = selection.importances
+        self.n_resamples_ = int(selection.n_resamples[0])
         return self
 
 
@@ -194,7 +187,7 @@ class MultiTSNS(TSNSSelector):
     alphas_ : ndarray of shape (P,)
         α of each learner.
     term_medians_ : ndarray of shape (P, 2)
-        Medians over the neurons of the two terms of equation 1: which of them α really weighs.
+        Medians over the neurons of the two terms of equation 1: they show which of the terms decides.
     learner_importances_ : ndarray of shape (P, N)
         m of each learner.
     meta_importances_ : ndarray of shape (N,)
@@ -202,7 +195,7 @@ class MultiTSNS(TSNSSelector):
     n_resamples_ : ndarray of shape (P,)
         How many resamples each learner needed.
     selected_, ranking_, stability_, n_features_in_
-        As in `SingleTSNS`; the halves of the resamples keep the α that was found.
+        As in `SingleTSNS`; the halves of the resamples keep each learner's α.
 
     Examples
     --------
@@ -251,7 +244,7 @@ class MultiTSNS(TSNSSelector):
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
-        """Measure every neuron's importance by every learner.
+        """Measure every neuron's importance by every learner, and choose the K on which they agree.
 
         A single source has no pairs: it is measured as by `SingleTSNS` with α = 1 and the same `random_state`.
 
@@ -276,48 +269,48 @@ class MultiTSNS(TSNSSelector):
             `tsns_lib.resampled_importance` for any S1.
         """
         activations, labels = validate_data(self, X, y)
-        check_classification_targets(labels)
-        check_n_neurons(self.n_neurons, activations.shape[1])
-        alphas = alpha_grid(self.alphas)
-        if not 0 < self.gamma <= 1:
-            raise ValueError(f"gamma: must be in (0, 1], got {self.gamma}")
-        names = np.zeros(len(labels), dtype=int) if groups is None else np.asarray(groups)
-        if names.shape != labels.shape:
-            raise ValueError(f"groups: must name a source for each of the {len(labels)} rows, got shape {names.shape}")
-        sources = np.unique(names).tolist()
-        found = []
+        k = check_n_neurons(self.n_neurons, activations.shape[1])
+        alphas, gamma, C = alpha_grid(self.alphas), share("gamma", self.gamma), positive("C", self.C)
+        run = whole_number("random_state", self.random_state, least=0)
+        class_numbers(labels, len(labels))
+        source_of_row = _sources("groups", groups, len(labels))
+        sources = np.unique(source_of_row).tolist()
         if len(sources) == 1:
             self.pairs_ = [((sources[0],), ())]
-            q = self._importance(activations, labels, self.random_state)
-            found.append((q, AlphaSearch(1.0, np.array([]), term_medians(q))))
+            qs = [self._importance(activations, labels, run)]
+            searches = [AlphaSearch(1.0, np.array([]), term_medians(qs[0]))]
         else:
             pairs = source_pairs(len(sources), self.pairing)
             self.pairs_ = [(tuple(sources[m] for m in s1), tuple(sources[m] for m in s2)) for s1, s2 in pairs]
+            qs, searches = [], []
             for s1, s2 in self.pairs_:
-                rows = np.isin(names, s1)
-                train = activations[rows], labels[rows]
-                q = self._importance(*train, derive_seed(self.random_state, "+".join(map(str, s1))))
-                others = np.flatnonzero(np.isin(names, s2))
-                seed = derive_seed(self.random_state, "gamma", *map(str, s1), "|", *map(str, s2))
-                judge = others[resample_rows(len(others), self.gamma, seed)]
-                held_out = activations[judge], labels[judge]
-                found.append((q, search_alpha(q, train, held_out, self.n_neurons, alphas=alphas, C=self.C)))
-        self.alphas_ = np.array([search.alpha for _, search in found])
-        self.term_medians_ = np.array([search.term_medians for _, search in found])
-        self.n_resamples_ = np.array([len(q) for q, _ in found])
-        self.learner_importances_ = self._by_learner([q for q, _ in found])
-        self.meta_importances_ = aggregate(meta_importance(self.learner_importances_))
-        self.selected_ = select_neurons(self.meta_importances_, self.n_neurons)
-        self.ranking_ = np.argsort(order_neurons(self.meta_importances_)) + 1
-        halves = ([q[half::2] for q, _ in found] for half in (0, 1))
-        self.stability_ = self._overlap(*halves) if self.n_resamples > 1 else float("nan")
+                taught = np.isin(source_of_row, s1)
+                train = activations[taught], labels[taught]
+                qs.append(self._importance(*train, derive_seed(run, "+".join(map(str, s1)))))
+                candidates = np.flatnonzero(np.isin(source_of_row, s2))
+                seed = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
+                judges = candidates[resample_rows(len(candidates), gamma, seed)]
+                held_out = activations[judges], labels[judges]
+                searches.append(search_alpha(qs[-1], train, held_out, k, alphas=alphas, C=C))
+        self.alphas_ = np.array([search.alpha for search in searches])
+        self.term_medians_ = np.array([search.term_medians for search in searches])
+        selection = select(qs, k, self.alphas_)
+        self._keep(selection)
+        self.learner_importances_ = selection.learner_importances
+        self.meta_importances_ = aggregate(meta_importance(selection.learner_importances))
+        self.n_resamples_ = selection.n_resamples
         return self
 
-    def _by_learner(self, qs: list[np.ndarray]) -> np.ndarray:
-        return np.stack([cumulative_importance(q, alpha=a) for q, a in zip(qs, self.alphas_, strict=True)])
 
-    def _overlap(self, *halves: list[np.ndarray]) -> float:
-        first, second = (
-            select_neurons(aggregate(meta_importance(self._by_learner(half))), self.n_neurons) for half in halves
-        )
-        return len(np.intersect1d(first, second)) / self.n_neurons
+def _sources(name: str, groups: ArrayLike | None, n_rows: int) -> np.ndarray:
+    """The source of each row, or a ValueError that names the argument."""
+    if groups is None:
+        return np.zeros(n_rows, dtype=int)
+    sources = np.asarray(groups)
+    if sources.shape != (n_rows,):
+        raise ValueError(f"{name}: must name a source for each of the {n_rows} rows, got shape {sources.shape}")
+    if sources.dtype.kind == "O" and len({type(source) for source in sources}) > 1:
+        raise ValueError(f"{name}: mixes names of several types; use text or whole numbers")
+    if sources.dtype.kind not in "biuUSO":
+        raise ValueError(f"{name}: must be names or whole numbers, got {sources.dtype}")
+    return sources

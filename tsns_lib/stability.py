@@ -1,11 +1,10 @@
-"""How sure the choice of the K most important neurons is after J resamples, and when more would not change it.
+"""How sure the choice of the K most important neurons is after n resamples, and when J would not change it.
 
-The forecast. Of J resamples the first n are known. What the other J - n would add is drawn from those that are known
-by a Pólya urn (the finite population Bayesian bootstrap): every draw is one possible answer of all J, and the share of
-the K neurons that it has in common with the choice of now is one possible overlap. The choice is stable when the
-lower end of these overlaps, one-sided 95 %, is at least 1 - tol. On forests whose all J are known the forecast holds
-from an overlap of 0.9 on, where one stops; around 0.7 it is some points too high, since the noise of now spreads the
-neurons apart.
+The forecast. n of J resamples are known. A Pólya urn (the finite population Bayesian bootstrap) draws the other J - n
+from those that are known. Each draw is one possible outcome of all J; the share of the K neurons that it has in common
+with the present choice is one possible overlap. The choice is stable when the lower end of these overlaps, one-sided
+95 %, is at least 1 - tol. Where all J resamples were computed, the forecast proved right from an overlap of 0.9 on,
+which is where one stops. Around 0.7 it is some points too high, since noise spreads the neurons apart.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,65 +12,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from tsns_lib.aggregation import check_n_neurons, order_neurons
+from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed
 
-N_DRAWS = 200  # of a forecast (our choice)
+N_DRAWS = 200  # draws of a forecast (our choice)
 CONFIDENCE = 0.95  # one-sided (our choice)
 FIRST_LOOK = 8  # fewer resamples than this are never enough (our choice)
-
-
-def half_overlap(q: np.ndarray, k: int) -> float:
-    """How stable the K chosen neurons are: the share that two halves of the resamples have in common.
-
-    Parameters
-    ----------
-    q : ndarray of shape (J, N)
-        Importance on each resample.
-    k : int
-        Neurons chosen.
-
-    Returns
-    -------
-    float
-        In [0, 1] (K/N is what chance gives); NaN for a single resample.
-
-    Examples
-    --------
-    >>> half_overlap(np.array([[0.6, 0.3, 0.1], [0.5, 0.1, 0.4]]), 2)
-    0.5
-    """
-    if len(q) < 2:
-        return float("nan")
-    even, odd = (set(order_neurons(q[half::2].mean(axis=0))[:k]) for half in (0, 1))
-    return len(even & odd) / k
 
 
 def forecast_overlap(
     q: np.ndarray, neurons: Sequence[int], n_resamples: int, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the K neurons chosen now that all J resamples would choose too, forecast from those that are known.
+    """Forecast which share of the K neurons chosen now (by the mean of q) all J resamples would choose too.
 
-    Parameters
-    ----------
-    q : ndarray of shape (n, N)
-        Importance on the resamples that are known; at least two.
-    neurons : sequence of int
-        The values of K; the choice is by the mean of q.
-    n_resamples : int
-        J, at least n.
-    seed : int
-        Seed of the draws.
-
-    Returns
-    -------
-    tuple of two ndarrays of shape (len(neurons),)
-        The expected overlap for every K, and its lower end, one-sided 95 %.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two resamples, J is smaller than n or a K is not in [1, N].
+    Takes q of shape (n, N) with n from 2 to J; gives the expected overlap for every K and its lower end, one-sided
+    95 %, each of shape (len(neurons),).
 
     Examples
     --------
@@ -96,33 +51,21 @@ def forecast_overlap(
     return overlaps.mean(axis=0), np.quantile(overlaps, 1 - CONFIDENCE, axis=0)
 
 
-def is_stable(q: np.ndarray, neurons: Sequence[int], n_resamples: int, tol: float, *, seed: int = 0) -> bool:
-    """Whether, for every K, the choice of now shares at least 1 - tol with that of all J resamples, at 95 %.
-
-    Parameters
-    ----------
-    q : ndarray of shape (n, N)
-        Importance on the resamples that are known.
-    neurons, n_resamples, seed
-        As in `forecast_overlap`.
-    tol : float
-        The share of the K neurons that may still change.
+def is_stable(q: np.ndarray, neurons: Sequence[int], n_resamples: int, tol: float, *, seed: int = 0) -> np.ndarray:
+    """Whether the present choice of each K shares, at 95 %, at least 1 - tol with the final one: bool, (len(neurons),).
 
     Examples
     --------
-    >>> is_stable(np.tile([0.2, 0.3, 0.5], (8, 1)), [1, 2], 100, tol=0.05)
-    True
+    >>> is_stable(np.tile([0.2, 0.3, 0.5], (8, 1)), [1, 2], 100, tol=0.05).tolist()
+    [True, True]
     """
-    return bool((forecast_overlap(q, neurons, n_resamples, seed=seed)[1] >= 1 - tol).all())
+    return forecast_overlap(q, neurons, n_resamples, seed=seed)[1] >= 1 - tol
 
 
 def looks(n_resamples: int) -> Iterator[int]:
-    """After how many resamples one looks whether they are enough: few times, so that the confidence holds.
+    """The numbers of resamples after which an interim look is taken; J is the last.
 
-    Parameters
-    ----------
-    n_resamples : int
-        J, which is always the last look.
+    They are few, because each look is another chance to stop by luck.
 
     Examples
     --------
@@ -138,24 +81,10 @@ def looks(n_resamples: int) -> Iterator[int]:
 
 
 def overlap_curve(q: np.ndarray, neurons: Sequence[int], n_resamples: int, *, seed: int = 0) -> pd.DataFrame:
-    """How the overlap with the answer of all J resamples grows, look by look.
+    """How the overlap with the final choice grows, look by look.
 
-    Parameters
-    ----------
-    q : ndarray of shape (n, N)
-        Importance on the resamples that are known.
-    neurons : sequence of int
-        The values of K.
-    n_resamples : int
-        J.
-    seed : int
-        Seed of the draws.
-
-    Returns
-    -------
-    DataFrame
-        One row for each look and K, in columns `resamples`, `k`, `expected`, `low` (as `forecast_overlap`) and
-        `found`: the true overlap, where q holds all J (else NaN).
+    One row for each look and K, in columns `resamples`, `k`, `expected` and `low` (of `forecast_overlap`), and `found`:
+    the true overlap, where q holds all J resamples (else NaN).
 
     Examples
     --------
@@ -164,12 +93,12 @@ def overlap_curve(q: np.ndarray, neurons: Sequence[int], n_resamples: int, *, se
     [8, 12]
     """
     rows = []
+    final = order_neurons(q.mean(axis=0))
     for n in looks(n_resamples):
         if n > len(q):
             break
-        now, all_of_them = (order_neurons(part.mean(axis=0)) for part in (q[:n], q))
+        present = order_neurons(q[:n].mean(axis=0))
         for k, expected, low in zip(neurons, *forecast_overlap(q[:n], neurons, n_resamples, seed=seed), strict=True):
-            known = len(q) == n_resamples
-            found = len(np.intersect1d(now[:k], all_of_them[:k])) / k if known else float("nan")
-            rows.append({"resamples": n, "k": k, "expected": expected, "low": low, "found": found})
+            overlap = len(np.intersect1d(present[:k], final[:k])) / k if len(q) == n_resamples else float("nan")
+            rows.append({"resamples": n, "k": k, "expected": expected, "low": low, "found": overlap})
     return pd.DataFrame(rows)

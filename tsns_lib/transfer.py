@@ -1,7 +1,9 @@
 """From sources to targets: train on K neurons of a source, predict a target never seen before."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -10,16 +12,17 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.feature_selection import f_classif
 
-from tsns_lib.aggregation import check_n_neurons, select_neurons
+from tsns_lib.aggregation import select
 from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
 from tsns_lib.extraction import extract
-from tsns_lib.importance import cumulative_importance, resampled_importance
+from tsns_lib.importance import Forest, Resamples
+from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
 from tsns_lib.selectors import MultiTSNS
-from tsns_lib.stability import half_overlap
 from tsns_lib.store import Store
+from tsns_lib.validation import positive, share, whole_number
 
 
 class Choice(NamedTuple):
@@ -36,12 +39,14 @@ class Choice(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The rows that a classifier is trained on, and the source of each."""
+    """The rows that a classifier is trained on, the source of each, and the names of these sources."""
 
     name: str
+    members: tuple[str, ...]
+    generated: bool
     X: np.ndarray
     y: np.ndarray
-    groups: np.ndarray
+    source_of_row: np.ndarray
 
 
 def transfer_grid(
@@ -102,8 +107,8 @@ def transfer_grid(
     seed : int
         Seed of the study.
     tol : float in (0, 1), optional
-        Stop before J as soon as, for every K, the neurons chosen share at least 1 - tol with those of all J, at 95 %:
-        see `tsns_lib.stability`. Default: all J (the paper).
+        Stop before J as soon as the K neurons chosen share at least 1 - tol with those of all J, at 95 %; every K
+        stops alone: see `tsns_lib.stability`. Default: all J (the paper).
     n_jobs : int
         Threads of the forests.
     store : Store or path, optional
@@ -121,15 +126,16 @@ def transfer_grid(
         `method`, `k`, `run`, `accuracy` (0 to 1), `n` (target rows), `correct` (boolean array over the target rows),
         `selected` (neuron numbers, or None), `stability` (of TSNS: share of the K neurons that two halves of the
         resamples have in common), `resamples` (of TSNS: how many were needed, by the learner that needed most; else
-        0), and of MultiTSNS `alphas` and `term_medians` of its learners (else None).
+        0), of MultiTSNS `alphas` and `term_medians` of its learners (else None), `members` (tuple of the names of the
+        sources) and `generated` (whether the source or the target is generated data).
         The methods: "tsns" or "multi_tsns"; "last_layer" (the paper's "BERT"); and, which the paper lacks, "majority"
         (always the target's larger class), "random" (K neurons drawn evenly), "all" (every neuron), "f_test" and
-        "logistic" (the K best by F-test and by absolute logistic coefficient). Methods without chance have run 0 only.
+        "logistic" (the K best by F-test and by absolute logistic coefficient). Deterministic methods have run 0 only.
 
     Raises
     ------
     ValueError
-        If a name stands twice, no pair of different names is left, K is not in [1, N], or `runs` is below 1.
+        If a name stands twice, no pair of different names is left, or an argument is out of range.
 
     Examples
     --------
@@ -141,88 +147,99 @@ def transfer_grid(
     >>> grid["method"].tolist()
     ['majority', 'last_layer', 'all', 'f_test', 'logistic', 'random', 'tsns']
     """
-    groups = [source if isinstance(source, tuple) else (source,) for source in sources]
-    _check_grid(groups, targets, neurons, runs, encoder.n_neurons)
+    unions = [source if isinstance(source, tuple) else (source,) for source in sources]
+    _check_names(unions, targets)
+    neurons = [check_n_neurons(k, encoder.n_neurons) for k in neurons]
+    runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
+    alpha, C = share("alpha", alpha, zero=True), positive("C", C)
+    forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol)
+    compute: dict[str, Any] = {"n_jobs": n_jobs, "store": store, "scheduler": scheduler}
+    measured = vars(forest).copy() | compute
+    del measured["seed"]  # each run brings its own
+    multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, verbose=progress, **measured)
 
     def read(source: Any) -> tuple[np.ndarray, np.ndarray]:
         options: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
-        X = computable(extract(source, encoder, pooling=pooling, max_length=max_length, **options))
-        return X, source.frame["label"].to_numpy()
+        X = extract(source, encoder, pooling=pooling, max_length=max_length, **options)
+        return computable(X), source.frame["label"].to_numpy()
 
-    forest: dict[str, Any] = {
-        "n_resamples": n_resamples,
-        "fraction": fraction,
-        "n_trees": n_trees,
-        "max_depth": max_depth,
-        "engine": engine,
-        "tol": tol,
-        "n_jobs": n_jobs,
-        "store": store,
-        "scheduler": scheduler,
-    }
-    multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, verbose=progress, **forest)
     tested = {target.name: read(target) for target in targets}
-    rows = []
-    for members in bar(groups, desc="sources", show=progress):
-        pool = _pool(members, read, budget, seed)
-        names = pool.name.split("+")
-        others = {target: data for target, data in tested.items() if target not in names}
-        for target, (_, truth) in others.items():
-            labels, counts = np.unique(truth, return_counts=True)
-            correct = truth == labels[counts.argmax()]
-            rows.append({"source": pool.name, "target": target, "correct": correct, **Choice("majority")._asdict()})
+    rows: list[dict[str, Any]] = []
+    for union in bar(unions, desc="sources", show=progress):
+        pool = _pool(union, read, budget, seed)
+        others = [target for target in targets if target.name not in pool.members]
         on_all_neurons = fit_classifier(pool.X, pool.y, C)
+        coefficients = np.abs(on_all_neurons[-1].coef_).max(axis=0)
         choices = chain(
-            _baselines(pool, encoder.hidden_size, neurons, runs, on_all_neurons[-1].coef_, seed),
-            *(_tsns(pool, neurons, run, seed, alpha, multi, forest, progress) for run in range(runs)),
+            _baselines(pool, encoder.hidden_size, neurons, runs, coefficients, seed),
+            *(_tsns(pool, neurons, run, seed, alpha, multi, forest, compute, progress) for run in range(runs)),
         )
-        steps = 2 + len(neurons) * (2 + 2 * runs)
+        steps = 3 + len(neurons) * (2 + 2 * runs)
         for choice in bar(choices, desc=pool.name, total=steps, show=progress):
-            fresh = choice.method != "all"
-            model = fit_classifier(pool.X[:, choice.selected], pool.y, C) if fresh else on_all_neurons
-            for target, (Z, truth) in others.items():
-                correct = model.predict(Z[:, choice.selected]) == truth
-                rows.append({"source": pool.name, "target": target, "correct": correct, **choice._asdict()})
+            model = on_all_neurons
+            if choice.method not in ("majority", "all"):
+                model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
+            for target in others:
+                Z, truth = tested[target.name]
+                predicted = _larger_class(truth) if choice.selected is None else model.predict(Z[:, choice.selected])
+                names = {"source": pool.name, "target": target.name, "members": pool.members}
+                facts = {"generated": pool.generated or target.generated, "correct": predicted == truth}
+                rows.append(names | facts | choice._asdict())
     grid = pd.DataFrame(rows)
     grid["accuracy"] = [correct.mean() for correct in grid["correct"]]
     grid["n"] = [len(correct) for correct in grid["correct"]]
-    return grid[["source", "target", "method", "k", "run", "accuracy", "n", "correct", *Choice._fields[3:]]]
+    first = ["source", "target", "method", "k", "run", "accuracy", "n", "correct"]
+    return grid[[*first, *Choice._fields[3:], "members", "generated"]]
 
 
-def _pool(members: Sequence[Any], read: Callable, budget: int | None, seed: int) -> Pool:
+def union_name(members: Sequence[str]) -> str:
+    """The name of several sources together, whatever their order: this is the one place that makes it."""
+    return "+".join(sorted(members))
+
+
+def _larger_class(truth: np.ndarray) -> np.ndarray:
+    labels, counts = np.unique(truth, return_counts=True)
+    return np.full(len(truth), labels[counts.argmax()])
+
+
+def _pool(union: Sequence[Any], read: Callable, budget: int | None, seed: int) -> Pool:
     """The rows of one source, or of several together, within the budget.
 
     Members stand in the order of their names and keep the order of their rows, and a smaller share is part of a
     larger one: so equal parts of different pools are equal byte for byte, and share their forests.
     """
-    members = sorted(members, key=lambda member: member.name)
-    data = [read(member) for member in members]
+    union = sorted(union, key=lambda source: source.name)
+    data = [read(source) for source in union]
     sizes = [len(y) for _, y in data]
     shares = sizes if budget is None else water_fill(sizes, budget).tolist()
     kept = [
-        np.sort(np.random.default_rng(derive_seed(seed, "budget", member.name)).permutation(size)[:share])
-        for member, size, share in zip(members, sizes, shares, strict=True)
+        np.sort(np.random.default_rng(derive_seed(seed, "budget", source.name)).permutation(size)[:rows])
+        for source, size, rows in zip(union, sizes, shares, strict=True)
     ]
+    members = tuple(source.name for source in union)
     return Pool(
-        "+".join(member.name for member in members),
+        union_name(members),
+        members,
+        any(source.generated for source in union),
         np.concatenate([X[rows] for (X, _), rows in zip(data, kept, strict=True)]),
         np.concatenate([y[rows] for (_, y), rows in zip(data, kept, strict=True)]),
-        np.repeat([member.name for member in members], shares),
+        np.repeat(members, shares),
     )
 
 
 def _baselines(
-    pool: Pool, hidden: int, neurons: Sequence[int], runs: int, coefficients: np.ndarray, seed: int
+    pool: Pool, hidden_size: int, neurons: Sequence[int], runs: int, coefficients: np.ndarray, seed: int
 ) -> Iterator[Choice]:
     n_neurons = pool.X.shape[1]
-    yield Choice("last_layer", hidden, selected=np.arange(n_neurons - hidden, n_neurons))
+    yield Choice("majority")
+    yield Choice("last_layer", hidden_size, selected=np.arange(n_neurons - hidden_size, n_neurons))
     yield Choice("all", n_neurons, selected=np.arange(n_neurons))
-    with np.errstate(divide="ignore", invalid="ignore"):  # constant neurons have no F
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Features .* are constant")  # constant neurons have no F
         f_value = np.nan_to_num(f_classif(pool.X.astype(np.float64), pool.y)[0])
-    largest = np.abs(coefficients).max(axis=0)
     for k in neurons:
         yield Choice("f_test", k, selected=select_neurons(f_value, k))
-        yield Choice("logistic", k, selected=select_neurons(largest, k))
+        yield Choice("logistic", k, selected=select_neurons(coefficients, k))
     for run in range(runs):
         for k in neurons:
             rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random", k))
@@ -236,34 +253,30 @@ def _tsns(
     seed: int,
     alpha: float,
     multi: MultiTSNS,
-    forest: dict[str, Any],
+    forest: Forest,
+    compute: dict[str, Any],
     progress: bool,
 ) -> Iterator[Choice]:
-    X, y = pool.X, pool.y
-    if len(np.unique(pool.groups)) == 1:
-        of_run = run_seed(seed, run, pool.name)
-        q = resampled_importance(X, y, seed=of_run, neurons=neurons, progress=progress, **forest)
-        m = cumulative_importance(q, alpha=alpha)
-        for k in neurons:
-            yield Choice("tsns", k, run, select_neurons(m, k), half_overlap(q, k), len(q))
+    if len(np.unique(pool.source_of_row)) == 1:
+        seeded = replace(forest, seed=run_seed(seed, run, pool.name))
+        resamples = Resamples(pool.X, pool.y, seeded, progress=progress, **compute)
+        for k, q in resamples.enough_for(neurons).items():
+            choice = select([q], k, [alpha])
+            yield Choice("tsns", k, run, choice.neurons, choice.stability, int(choice.n_resamples[0]))
         return
     for k in neurons:
-        fitted = clone(multi).set_params(n_neurons=k, random_state=run_seed(seed, run)).fit(X, y, groups=pool.groups)
-        found = fitted.selected_, fitted.stability_, int(fitted.n_resamples_.max())
-        yield Choice("multi_tsns", k, run, *found, fitted.alphas_, fitted.term_medians_)
+        fitted = clone(multi).set_params(n_neurons=k, random_state=run_seed(seed, run))
+        fitted.fit(pool.X, pool.y, groups=pool.source_of_row)
+        chosen = fitted.selected_, fitted.stability_, int(fitted.n_resamples_.max())
+        yield Choice("multi_tsns", k, run, *chosen, fitted.alphas_, fitted.term_medians_)
 
 
-def _check_grid(
-    groups: Sequence[Sequence[Any]], targets: Sequence[Any], neurons: Sequence[int], runs: int, n_neurons: int
-) -> None:
-    pools = ["+".join(sorted(member.name for member in members)) for members in groups]
+def _check_names(unions: Sequence[Sequence[Any]], targets: Sequence[Any]) -> None:
+    members = [sorted(source.name for source in union) for union in unions]
     tested = [target.name for target in targets]
-    for role, names in (("sources", pools), ("targets", tested), *(("sources", pool.split("+")) for pool in pools)):
+    together = [("sources", [union_name(union) for union in members]), ("targets", tested)]
+    for role, names in together + [("sources", union) for union in members]:
         if len(set(names)) < len(names):
             raise ValueError(f"{role}: a name stands twice in {names}")
-    if all(target in pool.split("+") for pool in pools for target in tested):
+    if all(target in union for union in members for target in tested):
         raise ValueError("sources, targets: no pair of different names")
-    for k in neurons:
-        check_n_neurons(k, n_neurons)
-    if runs < 1:
-        raise ValueError(f"runs: must be at least 1, got {runs}")

@@ -180,7 +180,7 @@ def test_alpha_is_a_switch_between_two_terms_far_apart(data):
     [
         ({"n_neurons": 13}, "n_neurons: must be between 1 and the 12 neurons there are, got 13"),
         ({"gamma": 0}, r"gamma: must be in \(0, 1\], got 0"),
-        ({"alphas": [1.5]}, r"alphas: must be 'log' or numbers in \[0, 1\], got \[1.5\]"),
+        ({"alphas": [1.5]}, r"alphas: must be in \[0, 1\], got 1.5"),
         ({"alphas": "linear"}, "alphas: must be 'log' or numbers"),
         ({"alphas": []}, "alphas: must be 'log' or numbers"),
         ({"pairing": "all"}, "pairing: must be"),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsns_lib import SingleTSNS, resampled_importance
-from tsns_lib.stability import FIRST_LOOK, forecast_overlap, half_overlap, is_stable, looks, overlap_curve
+from tsns_lib.aggregation import half_overlap
+from tsns_lib.stability import FIRST_LOOK, forecast_overlap, is_stable, looks, overlap_curve
 
 
 def noisy(n_resamples=100, n_neurons=300, seed=0):
@@ -18,9 +19,9 @@ def noisy(n_resamples=100, n_neurons=300, seed=0):
 
 def test_halves_on_literal_values():
     q = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.5, 0.0, 0.4], [0.6, 0.2, 0.2, 0.0], [0.0, 0.4, 0.1, 0.5]])
-    assert half_overlap(q, 2) == 0.5
-    assert half_overlap(np.repeat(q[:1], 6, axis=0), 2) == 1.0
-    assert np.isnan(half_overlap(q[:1], 2))
+    assert half_overlap([q], 2, [1.0]) == 0.5
+    assert half_overlap([np.repeat(q[:1], 6, axis=0)], 2, [1.0]) == 1.0
+    assert np.isnan(half_overlap([q[:1]], 2, [1.0]))
 
 
 def test_nothing_is_left_to_forecast_once_all_are_known():
@@ -58,7 +59,7 @@ def test_looks_ascend_and_end_with_all(n_resamples):
 
 def test_a_tighter_tolerance_needs_more():
     q = noisy()
-    needed = [next(n for n in looks(100) if is_stable(q[:n], [100], 100, tol)) for tol in (0.2, 0.1, 0.05)]
+    needed = [next(n for n in looks(100) if is_stable(q[:n], [100], 100, tol).all()) for tol in (0.2, 0.1, 0.05)]
     assert needed[0] < needed[1] < needed[2] <= 100
 
 

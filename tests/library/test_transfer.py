@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsns_lib import extract, load_encoder, load_source, transfer_grid
+from tsns_lib import SingleTSNS, extract, load_encoder, load_source, transfer_grid
 from tsns_lib.classifier import fit_classifier
+from tsns_lib.sampling import run_seed
 from tsns_lib.transfer import _pool
 
 SMALL = {"neurons": [20, 50], "runs": 2, "n_resamples": 4, "n_trees": 20, "max_length": 64, "progress": False}
@@ -114,8 +115,8 @@ def test_a_budget_is_shared_and_smaller_shares_are_part_of_larger_ones(domains):
     data = {source.name: (np.arange(80.0)[:, None], source.frame["label"].to_numpy()) for source in domains}
     pools = [_pool(domains[:2], lambda source: data[source.name], budget, 0) for budget in (20, 90, None)]
     assert [len(pool.y) for pool in pools] == [20, 90, 160]
-    assert np.unique(pools[1].groups, return_counts=True)[1].tolist() == [45, 45]
-    rows = [set(zip(pool.groups, pool.X[:, 0], strict=True)) for pool in pools]
+    assert np.unique(pools[1].source_of_row, return_counts=True)[1].tolist() == [45, 45]
+    rows = [set(zip(pool.source_of_row, pool.X[:, 0], strict=True)) for pool in pools]
     assert rows[0] < rows[1] < rows[2]
 
 
@@ -133,3 +134,27 @@ def test_activations_in_half_precision_transfer_as_well(domains):
     grid = transfer_grid(domains[:1], domains[1:2], halved, **SMALL)
     assert grid["accuracy"].notna().all()
     assert grid.loc[grid["method"] == "all", "accuracy"].item() > 0.5
+
+
+def test_every_k_stops_alone_as_the_selector_does(domains, tmp_path):
+    encoder = load_encoder()
+    settings = {"n_resamples": 40, "n_trees": 20, "tol": 0.3, "store": tmp_path}
+    neurons = [5, 600, 2304]
+    grid = transfer_grid(domains[:1], domains[1:2], encoder, neurons=neurons, runs=1, progress=False, **settings)
+    chosen = grid[grid["method"] == "tsns"].set_index("k")
+    X, y = extract(domains[0], encoder, store=tmp_path, progress=False), domains[0].frame["label"].to_numpy()
+    seed = run_seed(0, 0, domains[0].name)
+    for k in neurons:
+        alone = SingleTSNS(k, random_state=seed, **settings).fit(X, y)
+        assert chosen.at[k, "selected"].tolist() == alone.selected_.tolist()
+        assert chosen.at[k, "resamples"] == alone.n_resamples_
+    assert chosen["resamples"].nunique() > 1
+
+
+def test_a_grid_says_what_a_union_is_made_of_and_whether_data_are_generated(domains, tmp_path):
+    settings = {"neurons": [5], "runs": 1, "n_resamples": 2, "n_trees": 5, "store": tmp_path, "progress": False}
+    grid = transfer_grid([tuple(domains[1::-1])], domains[2:3], load_encoder(), **settings)
+    names = sorted(domain.name for domain in domains[:2])
+    assert grid["source"].unique().tolist() == ["+".join(names)]
+    assert grid["members"].map(list).tolist() == [names] * len(grid)
+    assert grid["generated"].all()

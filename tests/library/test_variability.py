@@ -67,7 +67,7 @@ def test_the_specialised_layer_is_found():
         (np.zeros(3), [0, 1, 0], r"X: must be a matrix \(rows × features\), got shape \(3,\)"),
         (np.zeros((3, 2)), [0, 1], r"y: must have one label for each of the 3 rows of X, got shape \(2,\)"),
         (np.zeros((2, 2)), [4, 4], r"y: has one class only \(4\); at least two are needed"),
-        (np.array([[1.0], [np.nan]]), [0, 1], "X: row 1 is not finite"),
+        (np.array([[1.0], [np.nan]]), [0, 1], r"X: must be a finite matrix .*, row 1 is not finite"),
     ],
 )
 def test_what_is_wrong_is_named(X, y, message):
