@@ -130,9 +130,9 @@ def ranges() -> pd.DataFrame:
     wide = cells.pivot(index="source", columns="column", values="accuracy")[cells["column"].unique()]
     last, selected = wide.iloc[:, 0], wide.iloc[:, 1:]
     selected = selected.assign(**{"best cell of each": selected.max(axis=1)})
-    members = {source: source.split("+") for source in wide.index}
+    members = cells.drop_duplicates("source").set_index("source")["members"]
     unions = [source for source in wide.index if len(members[source]) > 1]
-    best_member = {union: selected.loc[selected.index.intersection(members[union])].max() for union in unions}
+    best_member = {union: selected[selected.index.isin(members[union])].max() for union in unions}
     combined = selected.loc[unions]
     comparisons = [
         ("the best single source combined", combined - pd.DataFrame(best_member).T, 3.5, 9.5),

@@ -160,8 +160,8 @@ def figure2_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
     claims = []
     for id, names in GROUPS.items():
         in_group = [source for source in fingerprints if short_name(source) in names]
-        margins = [_statement_margins(fingerprints, source) for source in in_group]
-        margins = [values for values in margins if values is not None]
+        candidates = [_statement_margins(fingerprints, source) for source in in_group]
+        margins = [values for values in candidates if values is not None]
         claims.append(claim(id, *_interval(np.mean(margins, axis=0))) if margins else claim(id))
     tasks = frame.drop_duplicates("source").set_index("source")["task"]
     pairs = list(combinations(fingerprints, 2))
