@@ -1,23 +1,21 @@
-"""Asking the memory for a value before it is needed, from compiled code.
+"""Impurity importance by a random forest: activations cut into bins, and the compiled kernel.
 
-Impurity importance by a random forest: the hot kernel.
+The idea. Importance needs only the splits of a forest, and a split needs only the coarse order of the activations.
 
-The idea. Importance needs the splits of a forest and nothing else of it, and a split needs only the order of the
-activations, coarsely. So (1) every neuron is cut once into at most 64 quantile bins, one byte each, in neuron-major
-order, shared by all trees and resamples; (2) a node fills one histogram for each of its √N candidate neurons, whose
-cells pack the weighted count and the count of class 1 in one integer: a row costs one addition; (3) for two classes
-the best gini cut maximises d²/(n_l·n_r), where d is an integer, and the search runs over all 64 bins without a branch,
-so that the compiler turns it into a few vector instructions; (4) a bootstrap is weights on the distinct rows, which a
-stable partition keeps contiguous and in order in every node; (5) bins larger than the caches cost their arrival more
-than their count, so all candidates are drawn before the first is searched and the memory is asked for the next in
-time; where rows are many, small nodes read a second copy in which the neurons of a row lie side by side; (6) trees run
-in threads without the interpreter lock, each seeded by its number, and add fixed-point integers, whose sum does not
-depend on the order: same bits for any number of threads.
-
-Activations as bytes: every neuron cut into quantile bins, from memory or from the store.
-
-The edges of the bins follow from the whole source, so that all its resamples share them; the rows are cut in blocks,
-so that a source larger than memory can be resampled.
+1. Every neuron is cut once into at most 64 quantile bins, one byte each, in neuron-major order. All trees and all
+   resamples share them: the edges follow from the whole source. Rows are cut in blocks, so that a source larger than
+   memory can be resampled.
+2. A node fills one histogram for each of its √N candidate neurons. A cell packs the weighted count and the count of
+   class 1 in one integer, so that a row costs one addition.
+3. For two classes the best gini cut maximises d²/(n_l·n_r), where d is an integer. The search runs over all 64 bins
+   without a branch, and the compiler turns it into a few vector instructions.
+4. A bootstrap is a set of weights on the distinct rows. A stable partition keeps the rows of a node contiguous and in
+   order.
+5. Bins larger than the caches cost memory latency, not counting. So all candidates are drawn before the first is
+   searched, and each one's bins are prefetched in time. Where rows are many, small nodes read a second copy of the
+   bins, in which the neurons of a row lie side by side.
+6. Trees run in threads without the interpreter lock, each seeded by its number. They add fixed-point integers, whose
+   sum does not depend on the order: the same bits for any number of threads.
 """
 
 from collections.abc import Iterator
@@ -34,17 +32,9 @@ from tsns_lib.store import Entry
 
 
 def prefetch(array: Any, index: Any) -> None:
-    """Ask for ``array[index]`` ahead of its use.
+    """Ask the memory for ``array[index]`` before it is needed; an index outside the array does no harm.
 
-    Changes nothing but time: in the interpreter there is nothing to do, and compiled code gets the processor's
-    instruction for it, for which numba has no name.
-
-    Parameters
-    ----------
-    array : ndarray
-        One-dimensional and contiguous.
-    index : uint64
-        May lie anywhere: a prefetch never fails.
+    Compiled code gets the processor's instruction, for which numba has no name. Plain Python does nothing.
     """
 
 
@@ -71,10 +61,10 @@ def _instruction(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 N_BINS = 64  # a power of two; agreement with exact splits is measured in the tests and outputs
-LINE = 64  # bytes that the memory sends at once
-AHEAD = 2  # neurons or rows that it is asked for in advance (measured)
-COPY_BYTES = 1 << 29  # bins up to this size may be there twice (our choice: both fit in 1.1 GB)
-SMALL = 8  # a node with less than a share of 1/8 of the rows is small (measured)
+LINE = 64  # bytes of a cache line
+AHEAD = 2  # neurons or rows that are prefetched in advance (measured)
+COPY_BYTES = 1 << 29  # bins up to this size may be kept twice (our choice: both copies fit in 1.1 GB)
+SMALL = 8  # a node with less than 1/8 of the rows is small (measured)
 _ONE = 1 << 40  # fixed point: the total importance of one tree
 _LOW = (1 << 32) - 1
 
@@ -82,7 +72,7 @@ _LOW = (1 << 32) - 1
 def histogram_importance(
     bins: np.ndarray, classes: np.ndarray, n_trees: int, max_depth: int, seed: int, n_jobs: int
 ) -> np.ndarray:
-    """The histogram engine on binned activations of shape (N, n)."""
+    """Importance of shape (N,) by one forest on the bins of n rows, which have the shape (N, n)."""
     threads = effective_n_jobs(n_jobs)
     step = max(1, -(-n_trees // (4 * threads)))
     copied = bins.shape[1] > bins.shape[0] and bins.nbytes <= COPY_BYTES
@@ -100,7 +90,7 @@ def histogram_importance(
 
 @njit(cache=True, nogil=True)
 def _random(state):
-    """splitmix64: the next 32 random bits."""
+    """The next 32 random bits, by splitmix64."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -115,7 +105,7 @@ def _below(state, n):
 
 @njit(cache=True, nogil=True)
 def _fetch_neuron(bins, base, n, rows, start, stop):
-    """Ask for the bins of a node's rows: each while they are few, else the neuron's by cache lines."""
+    """Prefetch the bins of a node's rows: one by one if they are few, else the whole neuron by cache lines."""
     if stop - start < n // LINE:
         for i in range(start, stop):
             prefetch(bins, base + rows[i])
@@ -126,14 +116,14 @@ def _fetch_neuron(bins, base, n, rows, start, stop):
 
 @njit(cache=True, nogil=True)
 def _fill(bins, base, rows, packed, start, stop, hist):
-    """The histogram of one neuron."""
+    """Fill the histogram of one neuron."""
     for i in range(start, stop):
         hist[bins[base + rows[i]]] += packed[i]
 
 
 @njit(cache=True, nogil=True)
 def _fill_all(by_row, neurons, rows, packed, start, stop, hists):
-    """The histograms of all candidate neurons, row by row."""
+    """Fill the histograms of all candidate neurons, row by row."""
     n_neurons, cells = neurons.size, hists.reshape(-1)
     for i in range(start, stop):
         base = np.uint64(rows[i]) * np.uint64(n_neurons)
@@ -148,7 +138,7 @@ def _fill_all(by_row, neurons, rows, packed, start, stop, hists):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _best_cut(total, hist, scores, bits):
-    """Two classes: the best d²/(n_l·n_r) and the bin it cuts behind; -1 if there is one bin. Empties the histogram."""
+    """Two classes: the best d²/(n_l·n_r) and the bin behind which it cuts; -1 if there is one bin. Empties `hist`."""
     left = 0
     for b in range(N_BINS):
         left += hist[b]
@@ -160,7 +150,7 @@ def _best_cut(total, hist, scores, bits):
         d = ones_left * n - n_left * ones
         both = n_left * (n - n_left)
         scores[b] = d * d / both if both > 0 else -1.0
-    best = -1  # no score below 0, so their bits order them as integers do; the lowest six carry the bin
+    best = -1  # scores are not negative, so their bits are ordered as the scores; the lowest six bits carry the bin
     for b in range(N_BINS):
         key = (bits[b] & -N_BINS) | (N_BINS - 1 - b)
         if key > best:
@@ -197,7 +187,7 @@ def _best_cut_of_many(bins, base, rows, packed, start, stop, counts, hist, left)
 
 @njit(cache=True, nogil=True)
 def _draw(neurons, seen, state):
-    """One of the neurons that are not among the first `seen`, moved behind these."""
+    """Draw one of the neurons behind the first `seen`, and move it to their end."""
     pick = seen + _below(state, neurons.size - seen)
     neurons[seen], neurons[pick] = neurons[pick], neurons[seen]
 
@@ -221,7 +211,7 @@ def _bootstrap(classes, n_classes, state, rows, packed):
 
 @njit(cache=True, nogil=True)
 def _partition(bins, base, cut, rows, packed, start, stop, spare_rows, spare_packed):
-    """Rows in bins up to the cut go left, both sides keep their order. Returns where the right side begins."""
+    """Move rows in bins up to the cut to the left, keeping both orders; return where the right side begins."""
     middle, n_right = start, 0
     for i in range(start, stop):
         row, value = rows[i], packed[i]
@@ -237,7 +227,7 @@ def _partition(bins, base, cut, rows, packed, start, stop, spare_rows, spare_pac
 
 @njit(cache=True, nogil=True)
 def _count(packed, start, stop, counts):
-    """Class counts of a node, and (two classes) their packed total."""
+    """Count the classes of a node; for two classes also give their packed total."""
     total = 0
     if counts.size == 2:
         for i in range(start, stop):
@@ -253,7 +243,7 @@ def _count(packed, start, stop, counts):
 
 @njit(cache=True, nogil=True)
 def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth):
-    """Trees first…last-1; the sum of their importances, each tree's in fixed point with total 2**40."""
+    """Grow trees first…last-1 and sum their importances, each in fixed point with a total of 2**40."""
     n_neurons, n = matrix.shape
     bins, by_row = matrix.reshape(-1), copy.reshape(-1)
     n_candidates = int(np.sqrt(n_neurons))
@@ -282,14 +272,14 @@ def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth):
             size = counts.sum()
             if counts.max() == size or depth >= max_depth:
                 continue
-            # √N neurons drawn without replacement, and more while all of them are constant here
+            # √N neurons drawn without replacement, and more as long as all of them are constant in this node
             for seen in range(n_candidates):
                 _draw(neurons, seen, state)
             small = n_classes == 2 and len(copy) > 0 and (stop - start) * SMALL < n
             if small:
                 _fill_all(by_row, neurons, rows, packed, start, stop, hists)
             best, best_bin, best_neuron, seen = -1.0, 0, -1, 0
-            # a cut that parts the classes cannot be beaten
+            # no cut is better than one that separates the classes
             ceiling = np.float64(counts[0]) * np.float64(counts[1]) if n_classes == 2 else np.inf
             while seen < n_neurons and (seen < n_candidates or best_neuron < 0) and best < ceiling:
                 if seen >= n_candidates:
@@ -327,12 +317,12 @@ def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth):
     return importance
 
 
-# Quantiles of a larger source come from this many of its rows, evenly spaced (our choice): a bin holds 1/64 of the
-# rows, and its edge is then off by a thousandth of them.
+# A larger source is cut by the quantiles of this number of its rows, evenly spaced (our choice): a bin holds 1/64 of
+# the rows, and its edge is then off by about a thousandth of them.
 EDGE_ROWS = 65_536
 BLOCK_ROWS = 2_048
 BLOCK_NEURONS = 64  # small enough for the cache, large enough for the threads
-BLOCK_BYTES = 256_000_000  # of a source in the store, held at once
+BLOCK_BYTES = 256_000_000  # of a source in the store, held in memory at once
 
 HALVES = tuple(N_BINS >> k for k in range(1, N_BINS.bit_length()))  # 32, 16, ..., 1
 
@@ -340,15 +330,7 @@ Activations = np.ndarray | Entry
 
 
 def row_blocks(X: Activations, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Some rows of the activations, or all, in blocks of 2,048.
-
-    Parameters
-    ----------
-    X : ndarray or Entry of shape (n, N)
-        Activations in memory or in the store.
-    rows : ndarray of int, optional
-        Row numbers; default: all.
-    """
+    """The given rows of the activations, or all, in blocks of 2,048."""
     for first in range(0, X.shape[0] if rows is None else len(rows), BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, X.shape[0])
         if isinstance(X, Entry):
@@ -358,26 +340,14 @@ def row_blocks(X: Activations, rows: np.ndarray | None = None) -> Iterator[np.nd
 
 
 def bin_edges(X: Activations, n_jobs: int = -1) -> np.ndarray:
-    """Where every neuron is cut: at most 63 edges for 64 bins of equal share.
+    """Where every neuron is cut: at most 63 edges for 64 bins of equal share, ascending, of shape (N, 63).
 
-    A neuron with at most 64 distinct values keeps them all, so its splits stay exact. Of a source of more than
-    65,536 rows that many are looked at, evenly spaced.
-
-    Parameters
-    ----------
-    X : ndarray or Entry of shape (n, N)
-        Finite activations.
-    n_jobs : int
-        Threads; -1 is all cores.
-
-    Returns
-    -------
-    ndarray of shape (N, 63)
-        Ascending; a value lies in the bin that is numbered by how many edges it reaches. Unused edges are infinite.
+    A value lies in the bin whose number is the count of edges that it reaches; unused edges are infinite. A neuron with
+    at most 64 distinct values keeps them all, so its splits stay exact.
     """
     n, n_neurons = X.shape
     rows = np.arange(n) if n <= EDGE_ROWS else np.arange(EDGE_ROWS) * n // EDGE_ROWS
-    kind = np.result_type(X.dtype, np.float32)  # the compiler knows no half precision
+    kind = np.result_type(X.dtype, np.float32)  # numba knows no half precision
     edges = np.full((n_neurons, N_BINS - 1), np.inf, kind)
     at_once = max(BLOCK_NEURONS, BLOCK_BYTES // (len(rows) * X.dtype.itemsize)) if isinstance(X, Entry) else n_neurons
 
@@ -397,24 +367,7 @@ def bin_edges(X: Activations, n_jobs: int = -1) -> np.ndarray:
 
 
 def bin_activations(X: Activations, edges: np.ndarray, rows: np.ndarray | None = None, n_jobs: int = -1) -> np.ndarray:
-    """Cut every neuron of some rows, or of all, at its edges.
-
-    Parameters
-    ----------
-    X : ndarray or Entry of shape (n, N)
-        Activations.
-    edges : ndarray of shape (N, 63)
-        As `bin_edges` gives them.
-    rows : ndarray of int, optional
-        Row numbers; default: all.
-    n_jobs : int
-        Threads; -1 is all cores.
-
-    Returns
-    -------
-    ndarray of shape (N, rows) and dtype uint8
-        Neuron-major.
-    """
+    """The bins of the given rows, or of all: neuron-major, of shape (N, rows) and dtype uint8."""
     bins = np.empty((len(edges), X.shape[0] if rows is None else len(rows)), np.uint8)
     start = 0
     with ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool:
@@ -455,7 +408,7 @@ def _find_edges(ordered, edges):
 
 @njit(cache=True, nogil=True)
 def _cut(block, edges, bins):
-    """How many edges each value reaches: halving without a branch, so that the compiler does many values at once."""
+    """Count the edges that each value reaches, by halving without a branch, so that many values are done at once."""
     for f in range(len(block)):
         values, cuts, found = block[f], edges[f], bins[f]
         for i in range(values.size):

@@ -10,23 +10,13 @@ import json
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tsns_lib.validation import share
+
 SMALL_SOURCE = 10_000  # rows; below it beta = 0.7, from there on 0.1 (beta: paper §4.2, the border: our choice)
 
 
 def derive_seed(seed: int, *parts: str | int) -> int:
-    """A 63-bit seed for one thing, named by its parts.
-
-    Parameters
-    ----------
-    seed : int
-        The seed of the whole study.
-    *parts : str or int
-        What the seed belongs to, from the large to the small.
-
-    Returns
-    -------
-    int
-        In [0, 2**63).
+    """A 63-bit seed for one thing, named by its parts from the large to the small.
 
     Examples
     --------
@@ -40,20 +30,9 @@ def derive_seed(seed: int, *parts: str | int) -> int:
 
 
 def run_seed(seed: int, run: int, source: str | None = None) -> int:
-    """The seed of one run, or of one source in it: the same in every notebook, so that they share their forests.
+    """The seed of one run, or of one source (or union of sources) in it.
 
-    Parameters
-    ----------
-    seed : int
-        The seed of the whole study.
-    run : int
-        Number of the run.
-    source : str, optional
-        Name of a source, or names joined by "+".
-
-    Returns
-    -------
-    int
+    It is the same in every notebook, so that notebooks share their forests.
 
     Examples
     --------
@@ -65,53 +44,25 @@ def run_seed(seed: int, run: int, source: str | None = None) -> int:
 
 
 def resample_fraction(n_rows: int, fraction: float | str = "auto") -> float:
-    """The share β of a source that one resample draws.
+    """The share β of a source that one resample draws; a ValueError if it is neither "auto" nor in (0, 1].
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows of the source.
-    fraction : float in (0, 1] or "auto"
-        "auto" is 0.7 below 10,000 rows and 0.1 from there on (0.7 and 0.1: paper §4.2; the border: our choice).
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If the fraction is neither "auto" nor in (0, 1].
+    "auto" is 0.7 below 10,000 rows and 0.1 from there on (0.7 and 0.1: paper §4.2; the border: our choice).
 
     Examples
     --------
     >>> resample_fraction(2_000), resample_fraction(366_180), resample_fraction(50, 0.5)
     (0.7, 0.1, 0.5)
     """
-    if isinstance(fraction, str):
-        if fraction == "auto":
-            return 0.7 if n_rows < SMALL_SOURCE else 0.1
-    elif 0 < fraction <= 1:
-        return float(fraction)
-    raise ValueError(f"fraction: must be 'auto' or in (0, 1], got {fraction!r}")
+    if isinstance(fraction, str) and fraction == "auto":
+        return 0.7 if n_rows < SMALL_SOURCE else 0.1
+    try:
+        return share("fraction", fraction)
+    except ValueError:
+        raise ValueError(f"fraction: must be 'auto' or in (0, 1], got {fraction!r}") from None
 
 
 def resample_rows(n_rows: int, fraction: float | str, seed: int) -> np.ndarray:
-    """Rows of one resample: a seeded draw without replacement.
-
-    Parameters
-    ----------
-    n_rows : int
-        Rows of the source.
-    fraction : float or "auto"
-        As in `resample_fraction`.
-    seed : int
-        The seed of this resample.
-
-    Returns
-    -------
-    ndarray of shape (round(fraction * n_rows),)
-        Sorted row numbers, at least one.
+    """Sorted row numbers of one resample: a seeded draw without replacement of a share of the rows, at least one.
 
     Examples
     --------
@@ -138,7 +89,7 @@ def water_fill(sizes: ArrayLike, budget: int) -> np.ndarray:
     Returns
     -------
     ndarray of int, shape (M,)
-        Rows to take of each source; they sum to min(L, Σ sizes).
+        Rows to take from each source; they sum to min(L, Σ sizes).
 
     Raises
     ------
@@ -162,6 +113,6 @@ def water_fill(sizes: ArrayLike, budget: int) -> np.ndarray:
     while low < high:
         level = (low + high + 1) // 2
         low, high = (level, high) if np.minimum(size, level).sum() <= total else (low, level - 1)
-    share = np.minimum(size, low)
-    share[np.flatnonzero(size > low)[: total - int(share.sum())]] += 1
-    return share
+    rows = np.minimum(size, low)
+    rows[np.flatnonzero(size > low)[: total - int(rows.sum())]] += 1
+    return rows

@@ -11,7 +11,7 @@ TINY = 1e-12
 
 
 def logme(X: ArrayLike, y: ArrayLike) -> float:
-    """Log maximum evidence of the labels, given the features, a row and a class (You et al. 2021); high is good.
+    """Log maximum evidence of the labels given the features, per row and class (You et al. 2021); high is good.
 
     Every class is one target of 0 and 1 of a Bayesian linear regression, y ~ N(Xw, 1/β), w ~ N(0, 1/α), whose
     evidence is maximised over α and β.
@@ -46,9 +46,9 @@ def logme(X: ArrayLike, y: ArrayLike) -> float:
 
 
 def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n_features: int) -> float:
-    """The greatest log evidence a row, by MacKay's fixed point."""
+    """The greatest log evidence per row, by MacKay's fixed point."""
     n = len(target)
-    inside = (left.T @ target) ** 2  # of the target, along each direction of the features
+    inside = (left.T @ target) ** 2  # the target's length along each direction of the features, squared
     outside = max(0.0, float(target @ target - inside.sum()))
     alpha = beta = 1.0
     for _ in range(MOST_ROUNDS):
@@ -68,24 +68,10 @@ def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n_f
 
 
 def h_score(X: ArrayLike, y: ArrayLike) -> float:
-    """H-score tr(cov(X)† cov(E[X|y])) (Bao et al. 2019); high is good.
+    """H-score tr(cov(X)† cov(E[X|y])) (Bao et al. 2019) of features (n, D) and labels (n,); high is good.
 
-    It cannot exceed the number of classes less one, and reaches that whenever there are as many features as rows,
-    whatever the labels: there it says nothing.
-
-    Parameters
-    ----------
-    X, y
-        As in `logme`.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        As `logme`.
+    It cannot exceed the number of classes less one. With as many features as rows it reaches that for any labels, and
+    says nothing.
 
     Examples
     --------
@@ -97,5 +83,5 @@ def h_score(X: ArrayLike, y: ArrayLike) -> float:
     left, singular, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
     kept = singular > singular.max() * max(features.shape) * np.finfo(float).eps
     members = (classes[:, None] == np.arange(classes.max() + 1)).astype(float)
-    # with centred features U S Vᵀ the trace is that of Uᵀ P U, where P replaces every row by its class's mean
+    # With centred features U S Vᵀ it is the trace of Uᵀ P U, where P replaces every row by the mean of its class.
     return float(np.square(left[:, kept].T @ (members / np.sqrt(members.sum(axis=0)))).sum())

@@ -1,4 +1,4 @@
-"""Partial reinitialization: layers drawn anew or put in another order, and the proof of what that changed."""
+"""Partial reinitialization: layers re-initialised or put in another order, and a proof of what that changed."""
 
 import copy
 import re
@@ -17,7 +17,7 @@ CUTS = {"paper": 2 * SIGMA, "released": 0.04 * SIGMA}
 
 
 def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "paper", seed: int = 0) -> "nn.Module":
-    """A copy of an encoder with some layers' weights drawn anew (arXiv 2004.14975).
+    """A copy of an encoder with some of its layers re-initialised (arXiv 2004.14975).
 
     Every weight matrix of a layer (query, key, value, attention output, intermediate, output) is drawn from a
     truncated normal of σ = 0.02 around 0; its biases are kept; layer norms are set to 1 and 0.
@@ -32,7 +32,7 @@ def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "pape
         Cut at ±2σ as the paper writes (standard deviation 0.0176), or at ±0.04σ as its released code does by
         mistake (0.00046).
     seed : int
-        Seed of the draws; a layer's depend on its number and not on which others are drawn.
+        Seed of the weights; those of a layer depend on its number and not on which others are re-initialised.
 
     Returns
     -------
@@ -106,18 +106,10 @@ def scramble(model: "nn.Module", order: Sequence[int]) -> "nn.Module":
 
 
 def changes(before: "nn.Module", after: "nn.Module") -> pd.DataFrame:
-    """Compare two models tensor by tensor.
+    """Compare two models of one shape, tensor by tensor.
 
-    Parameters
-    ----------
-    before, after : torch.nn.Module
-        Of one shape.
-
-    Returns
-    -------
-    DataFrame
-        One row for each tensor in columns `tensor`, `layer` (-1 outside the layers), `kind` ("weight", "bias" or
-        "norm"), `changed` and `deviation` (standard deviation afterwards).
+    One row for each tensor in columns `tensor`, `layer` (-1 outside the layers), `kind` ("weight", "bias" or "norm"),
+    `changed` and `deviation` (the standard deviation afterwards).
     """
     import torch
 

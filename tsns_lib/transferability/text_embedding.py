@@ -1,4 +1,4 @@
-"""TextEmb: a corpus as the mean of what a frozen encoder makes of its texts; no labels."""
+"""TextEmb: a corpus as one vector, the mean of a frozen encoder's states of its texts. It needs no labels."""
 
 import os
 from typing import Any
@@ -20,25 +20,8 @@ def text_embedding(
 ) -> np.ndarray:
     """Mean over a corpus of the last layer's mean over all tokens that are not padding (arXiv 2005.00770).
 
-    Parameters
-    ----------
-    source : Source, or sequence of str
-        As `tsns_lib.extract` takes it.
-    encoder : Encoder
-        As `tsns_lib.load_encoder` gives it; frozen.
-    max_length : int
-        Tokens kept, default 128 (their released code).
-    store, progress
-        As in `tsns_lib.extract`.
-
-    Returns
-    -------
-    ndarray of shape (hidden_size,)
-
-    Raises
-    ------
-    ValueError, StoreError
-        As `tsns_lib.extract`.
+    Takes what `tsns_lib.extract` takes, texts and a frozen encoder; 128 tokens are kept (their released code). The
+    vector has the shape (hidden_size,).
 
     Examples
     --------

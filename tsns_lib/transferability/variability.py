@@ -5,11 +5,11 @@ from numpy.typing import ArrayLike
 
 from tsns_lib.validation import features_and_classes
 
-RANK = 1e-10  # relative singular value below which a direction between the class means is none
+RANK = 1e-10  # relative singular value below which a direction between the class means does not count
 
 
 def hidden_state_variability(X: ArrayLike, y: ArrayLike) -> float:
-    """Within-class over between-class variability ν of one layer (arXiv 2210.10041); low is specialised.
+    """Within-class over between-class variability ν of one layer (arXiv 2210.10041); low means specialised.
 
     ν = tr(Σ_w Σ_b†) / |Y|, where Σ_w is the mean of the classes' population covariances and Σ_b the population
     covariance of the class means around their unweighted mean. Σ_b has at most |Y| - 1 directions, which a thin
@@ -49,25 +49,9 @@ def hidden_state_variability(X: ArrayLike, y: ArrayLike) -> float:
 
 
 def layer_variability(X: ArrayLike, y: ArrayLike, n_layers: int) -> np.ndarray:
-    """ν of every layer; the layer with the least is where the head belongs.
+    """Hidden-state variability ν of every layer, shape (n_layers,), from activations (n, n_layers × hidden).
 
-    Parameters
-    ----------
-    X : array of shape (n, n_layers * hidden)
-        States of every layer, layer-major, as `tsns_lib.extract` gives them.
-    y : array of shape (n,)
-        Labels.
-    n_layers : int
-        Layers.
-
-    Returns
-    -------
-    ndarray of shape (n_layers,)
-
-    Raises
-    ------
-    ValueError
-        If the neurons do not divide into the layers, or as `hidden_state_variability`.
+    The head belongs on the layer with the smallest ν.
 
     Examples
     --------
