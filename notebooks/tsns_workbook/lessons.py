@@ -164,7 +164,7 @@ def alpha_explorer(
         figure = _picture(lambda axes: draw_choice(axes, neurons, before, n_layers, n_neurons), title, legend=True)
         return sentence, figure
 
-    return Explorer({"alpha": _slider("", {alpha_label(alpha): alpha for alpha in chosen})}, show)
+    return Explorer({"α": _slider("", {alpha_label(alpha): alpha for alpha in chosen})}, show)
 
 
 def k_explorer(averages: pd.DataFrame, *, generated: bool) -> Explorer:

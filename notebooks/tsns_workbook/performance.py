@@ -151,7 +151,7 @@ def plot_overlap_curves(curves: pd.DataFrame, tol: float, *, generated: bool) ->
     """
     forms = {"low": "forecast, lower end (95 %)", "expected": "forecast, expected", "found": "measured"}
     long = curves.melt(["source", "resamples", "k"], list(forms), "form", "overlap").replace({"form": forms})
-    looks = [8, 16, 32, 64]
+    ticks = [n for n in (8, 16, 32, 64) if n <= curves["resamples"].max()]
     with plt.rc_context(STYLE):
         grid = sns.relplot(
             long, x="resamples", y="overlap", col="k", hue="form", style="form", hue_order=list(forms.values()),
@@ -161,7 +161,7 @@ def plot_overlap_curves(curves: pd.DataFrame, tol: float, *, generated: bool) ->
         grid.set_titles("K = {col_name}").set_axis_labels("resamples", "share of the K neurons")
         for axes in grid.axes.flat:
             axes.axhline(1 - tol, color="0.4", linewidth=0.8, linestyle=":")
-            axes.set(xscale="log", xticks=looks, xticklabels=looks)
+            axes.set(xscale="log", xticks=ticks, xticklabels=ticks)
             axes.minorticks_off()
         title = caption("Share of the neurons chosen so far that all J resamples choose too", generated)
         grid.figure.suptitle(title, x=0.01, y=1.04, ha="left")

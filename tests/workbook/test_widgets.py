@@ -58,12 +58,12 @@ def test_a_budget_of_nothing_fills_nothing():
 
 def test_neurons_enter_and_leave_with_alpha():
     explorer = alpha()
-    explorer.controls["alpha"].value = 0.9
+    explorer.controls["α"].value = 0.9
     assert explorer.sentence.value == (
         "Median of the first term 9.0e-04, of the second 2.0e-01. Of 3 neurons 2 stay; in: 5; out: 1"
     )
     assert heights(explorer.figure.axes[0]) == [1, 0, 1, 0, 0, 1, -1, 0, 0]  # stay, enter, leave by layer
-    explorer.controls["alpha"].value = 1.0
+    explorer.controls["α"].value = 1.0
     assert explorer.sentence.value.endswith("Of 3 neurons 3 stay; in: none; out: none")
     assert explorer.figure.axes[0].get_title("left") == "Chosen on books with α = 1 against α = 1 (generated data)"
 
@@ -71,7 +71,7 @@ def test_neurons_enter_and_leave_with_alpha():
 def test_long_lists_of_neurons_are_cut():
     chosen = {1.0: np.arange(8), 0.0: np.arange(8, 16)}
     explorer = lessons.alpha_explorer(chosen, (0.001, 2.0), n_layers=2, n_neurons=16, source="books", generated=False)
-    explorer.controls["alpha"].value = 0.0
+    explorer.controls["α"].value = 0.0
     assert explorer.sentence.value.endswith("in: 8, 9, 10, 11, 12, 13, …; out: 0, 1, 2, 3, 4, 5, …")
 
 
@@ -108,7 +108,7 @@ def test_a_picture_does_not_jump_when_its_sentence_wraps():
     assert explorer.sentence.layout.min_height == lessons.TWO_LINES
     sizes = set()
     for value in (1.0, 0.9, 0.0):
-        explorer.controls["alpha"].value = value
+        explorer.controls["α"].value = value
         sizes.add(bytes(explorer.picture.value[16:24]))  # width and height of a PNG
     assert len(sizes) == 1
 
