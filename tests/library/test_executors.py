@@ -133,16 +133,16 @@ def test_activations_have_the_same_bits_everywhere(scheduler, tmp_path, monkeypa
     assert here.tobytes() == there.tobytes()
 
 
-def test_a_worker_that_is_killed_costs_nothing_but_time(cluster, tmp_path):
-    found = dict(run_units(die_once, range(6), shared=[str(tmp_path)], scheduler=cluster))
-    assert found == {unit: unit for unit in range(6)}
+def test_a_killed_worker_costs_only_time(cluster, tmp_path):
+    results = dict(run_units(die_once, range(6), shared=[str(tmp_path)], scheduler=cluster))
+    assert results == {unit: unit for unit in range(6)}
     assert (tmp_path / "died").exists()
 
 
 def test_the_only_worker_may_die_with_all_that_the_units_share(tmp_path):
     with dask_cluster(1) as address:
-        found = dict(run_units(die_once, range(4), shared=[str(tmp_path)], scheduler=address))
-    assert found == {unit: unit for unit in range(4)}
+        results = dict(run_units(die_once, range(4), shared=[str(tmp_path)], scheduler=address))
+    assert results == {unit: unit for unit in range(4)}
 
 
 def test_workers_that_always_die_are_one_line():
@@ -158,11 +158,11 @@ def test_a_scheduler_that_dies_is_one_line(tmp_path, monkeypatch):
         dask_command(tmp_path, "scheduler", "--host", "127.0.0.1", "--port", "0", *place) as first,
         dask_command(tmp_path, "worker", "--nthreads", "1", *place),
     ):
-        found = run_units(time.sleep, [0, 60], scheduler=address_in(where))
-        assert next(found) == (0, None)
+        results = run_units(time.sleep, [0, 60], scheduler=address_in(where))
+        assert next(results) == (0, None)
         first.kill()
         with pytest.raises(RuntimeError, match="what is finished is kept, run it again to go on"):
-            next(found)
+            next(results)
 
 
 @contextmanager
@@ -221,9 +221,9 @@ def test_neither_dask_nor_joblib_is_loaded_unasked():
 
 
 def test_a_caller_may_stop_before_the_end(scheduler):
-    found = run_units(abs, range(20), scheduler=scheduler)
-    next(found)
-    found.close()
+    results = run_units(abs, range(20), scheduler=scheduler)
+    next(results)
+    results.close()
     assert dict(run_units(abs, [-1], scheduler=scheduler)) == {-1: 1}
 
 

@@ -113,16 +113,16 @@ def test_threads_change_no_bit_and_are_given_back(dtype, folders, monkeypatch):
     tokens, _ = extraction.tokenised(encoder, MANY, None, 12)
     monkeypatch.setattr(extraction, "TOKENS_AT_ONCE", 30)
     before, in_each = torch.get_num_threads(), []
-    found = {}
+    values = {}
     try:
         with encoder.model.register_forward_pre_hook(lambda *_: in_each.append(torch.get_num_threads())):
             for n_threads in (1, 3):
                 torch.set_num_threads(n_threads)
-                found[n_threads] = extraction.activations(tokens, encoder, "cls")
+                values[n_threads] = extraction.activations(tokens, encoder, "cls")
                 assert torch.get_num_threads() == n_threads
     finally:
         torch.set_num_threads(before)
-    np.testing.assert_array_equal(found[1], found[3])
+    np.testing.assert_array_equal(values[1], values[3])
     assert len(in_each) > 20
     assert set(in_each) == {1}
 
@@ -225,7 +225,7 @@ def test_a_second_call_reads_and_needs_no_torch(tiny, folders, tmp_path):
 def test_a_killed_call_resumes_to_the_same_bytes(tiny, folders, tmp_path, monkeypatch):
     script = f"""
 import os, signal, sys
-from tsns_lib import extraction, forward
+from tsns_lib import extraction
 from tsns_lib.encoders import load_encoder
 from tsns_lib.store import Entry
 write = Entry.write
@@ -264,6 +264,16 @@ def test_processes_give_the_same_bytes(folders, tmp_path, monkeypatch, dtype):
     assert extract(MANY, encoder, text_pairs=MANY[::-1], **settings).tobytes() == here.tobytes()
     manifests = [path.read_bytes() for path in sorted(tmp_path.rglob("manifest.json"))]
     assert manifests[0] == manifests[1] and len(manifests) == 2
+
+
+def test_another_encoder_in_a_process_is_said(tmp_path):
+    encoder = load_encoder(tiny_folder("bert", tmp_path))
+    assert encoder.digest and encoder.tokenizer
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-06'))
+    settings = {"max_length": 20, "store": tmp_path / "store", "scheduler": "processes:2", "progress": False}
+    with pytest.raises(ValueError, match="the worker has another one"):
+        extract(TEXTS, encoder, **settings)
 
 
 def test_a_scheduler_that_is_none_is_said_before_work(tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""Arrays larger than memory, scaled down: each step runs in a process of its own, which tells its peak."""
+"""Arrays larger than memory, on a small scale: each step runs in its own process, which reports its peak memory."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ SHARD = 2_048 * 2_304 * 2 / MB
 WHOLE = 40_000 * 2_304 * 2 / MB
 SLACK = 12  # MB: allocator, page tables, manifests
 
-# The high-water mark of this very program; getrusage would hand down that of the parent.
+# VmHWM is the peak of this process alone; getrusage would start at the peak of its parent.
 START = """
 import re, sys, numpy as np
 from tsns_lib.store import Store
@@ -110,8 +110,8 @@ assert many.shape == (20_000, 2_304)
 
 def test_importance_costs_the_rows_of_a_resample(scaled, tmp_path):
     step = """
-from tsns_lib import binning, resampled_importance
-binning.BLOCK_BYTES = 8_000_000
+from tsns_lib import forest, resampled_importance
+forest.BLOCK_BYTES = 8_000_000
 few = np.random.default_rng(0).normal(size=(50, 2_304)).astype(np.float16)
 settings = {"n_resamples": 1, "n_trees": 2, "n_jobs": 1, "store": sys.argv[2]}
 resampled_importance(few, np.arange(50) % 2, **settings)  # imports and compiles

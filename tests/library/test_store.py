@@ -283,7 +283,7 @@ def test_a_pickle_is_refused(entry, finished):
         finished.read()
 
 
-def test_a_lost_shard_that_comes_back_is_promised_anew(finished):
+def test_a_lost_shard_that_is_written_again_gets_a_new_checksum(finished):
     (finished.path / "00001.npy").unlink()
     finished.write(1, WHOLE[4:] + 1e-3)
     assert not finished.is_finished(2)
