@@ -1,9 +1,4 @@
-"""How alike the sources of one task are, and those of two.
-
-The diagonal of the empirical Fisher information of a model's components, from whole batches at a time.
-
-TaskEmb: a task as the Fisher information of a model fine-tuned on it, and how rankings are fused.
-"""
+"""Task embeddings (notebook 12): Fisher information of tuned models, learning curves, and what is near to what."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,101 +9,103 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tsns_lib.executors import bar
-from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, texts_hash, texts_of
+from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, texts_digest, texts_of
+from tsns_lib.fingerprints import cosine
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Store
 from tsns_workbook.finetuning.finetune import FineTuned, padded, rows_of
-from tsns_workbook.statistics import PERCENTILES, Interval
+from tsns_workbook.report import Interval
+from tsns_workbook.statistics import PERCENTILES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tsns_workbook.finetuning.model import TunedModel
 
+FORMS = ("paper", "released")
+CURVE_POSITIONS = (0.1, 0.2, 0.3, 0.5, 0.7)  # of training
+FUSION = 60
 N_PERMUTATIONS = 4_999
 
+Relation = Callable[[str, str], float]  # of the names of a source and a target
 
-def similarity_frame(names: Sequence[str], similarity: Callable[[str, str], float]) -> pd.DataFrame:
-    """A similarity of every two sources as a matrix.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Sources.
-    similarity : callable
-        Takes two names.
+# the vectors of a task
 
-    Returns
-    -------
-    pandas.DataFrame
-        Sources down and across.
+
+def task_embedding(
+    finetuned: FineTuned,
+    source: Any,
+    *,
+    form: str = "paper",
+    components: Sequence[str] | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> dict[str, np.ndarray]:
+    """Diagonal of the empirical Fisher information of a fine-tuned model on labelled rows (arXiv 2005.00770).
+
+    The gradient is taken of the log likelihood of the true label, with dropout off and in single precision. The
+    paper's form squares the gradient of each row and averages over rows. The released code squares the gradient of a
+    batch's mean loss and averages over batches, so its value depends on the batches: here the recipe's
+    ``batch_size`` rows in the source's order. Components are every weight matrix of a layer, flat, such as
+    ``"layer.0.attention.self.query.weight"``; every layer's output, such as ``"layer.0.output"``, averaged over the
+    tokens of a row; and ``"pooled"``, the head's state after its tanh. Which of a layer's outputs the paper takes, and
+    that it averages their squares over tokens, is from memory and not verified.
 
     Examples
     --------
-    >>> similarity_frame(["a", "b"], lambda x, y: float(x == y)).to_numpy().tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
+    >>> from tsns_lib import load_encoder, load_source
+    >>> from tsns_workbook.finetuning.finetune import Recipe, fine_tune
+    >>> books, recipe = load_source("miniature:books", limit=16), Recipe(epochs=1, max_length=16)
+    >>> tuned = fine_tune(books, load_encoder(), recipe, seed=0, method="head", progress=False)
+    >>> task_embedding(tuned, books, components=["pooled"], progress=False)["pooled"].shape
+    (384,)
     """
-    return pd.DataFrame([[similarity(a, b) for b in names] for a in names], list(names), list(names))
+    if form not in FORMS:
+        raise ValueError(f"form={form!r}: expected 'paper' or 'released'")
+    texts, pairs = texts_of(source, None)
+    labels = source.frame["label"].to_numpy()
+    if len(unknown := np.setdiff1d(labels, finetuned.classes)):
+        raise ValueError(f"{source.name}: label {unknown[0]} is none of the model's, {finetuned.classes.tolist()}")
+    classes = np.searchsorted(finetuned.classes, labels).tolist()
+    identity = {
+        "finetuned": finetuned.entry.key,
+        "texts": texts_digest(texts, pairs),
+        "classes": classes,
+        "form": form,
+    }
+    entry = (store if isinstance(store, Store) else Store(store)).entry("task_embeddings", identity)
+    if not entry.is_finished(1):
+        tokens = rows_of(finetuned.start, texts, pairs, finetuned.recipe.max_length)
+        rows = [{**row, "labels": number} for row, number in zip(tokens, classes, strict=True)]
+        computed = _fisher_of_rows(finetuned, rows, form, progress)
+        entry.write(0, np.concatenate(list(computed.values())))
+        entry.finish(1, sizes={name: len(vector) for name, vector in computed.items()})
+    sizes: dict[str, int] = entry.facts()["sizes"]
+    vectors = dict(zip(sizes, np.split(entry.read(), np.cumsum(list(sizes.values()))[:-1]), strict=True))
+    for name in components or ():
+        if name not in vectors:
+            raise ValueError(f"components: {name!r} is none of {', '.join(vectors):.200}")
+    return vectors if components is None else {name: vectors[name] for name in components}
 
 
-def kinship(similarity: pd.DataFrame, tasks: Mapping[str, str], *, seed: int = 0) -> Interval:
-    """Mean similarity of two sources of one task less that of two tasks, times 100.
-
-    The interval is the estimate less the middle 95 % of what permuted tasks give: it lies above 0 where the estimate
-    exceeds 97.5 % of them.
-
-    Parameters
-    ----------
-    similarity : pandas.DataFrame
-        As `similarity_frame` gives it.
-    tasks : mapping of str to str
-        Task of every source.
-    seed : int
-        Of the permutations.
-
-    Returns
-    -------
-    Interval
-
-    Raises
-    ------
-    ValueError
-        If there are not two tasks, or none has two sources.
-    """
-    _, numbers = np.unique([tasks[name] for name in similarity.index], return_inverse=True)
-    pairs = np.triu_indices(len(numbers), 1)
-    together = numbers[pairs[0]] == numbers[pairs[1]]
-    if together.all() or not together.any():
-        raise ValueError(f"tasks: need two, one of them with two sources, got {sorted(set(tasks.values()))}")
-    values = 100 * similarity.to_numpy()[pairs]
-    rng = np.random.default_rng(derive_seed(seed, "kinship"))
-    orders = rng.permuted(np.tile(numbers, (N_PERMUTATIONS, 1)), axis=1)
-    kin = orders[:, pairs[0]] == orders[:, pairs[1]]
-    null = (kin * values).sum(axis=1) / kin.sum(axis=1) - (~kin * values).sum(axis=1) / (~kin).sum(axis=1)
-    estimate = float(values[together].mean() - values[~together].mean())
-    low, high = np.percentile(null, PERCENTILES)
-    return Interval(estimate, float(estimate - high), float(estimate - low))
-
-
-FORMS = ("paper", "released")
+def _fisher_of_rows(
+    finetuned: FineTuned, rows: list[dict[str, Any]], form: str, progress: bool
+) -> dict[str, np.ndarray]:
+    encoder, size = finetuned.start, finetuned.recipe.batch_size
+    if form == "paper":  # the batches are a matter of speed only
+        budget = GPU_TOKEN_BUDGET if encoder.device.startswith("cuda") else TOKEN_BUDGET["float32"]
+        groups = list(batches(np.array([len(row["input_ids"]) for row in rows]), budget))
+    else:
+        groups = np.split(np.arange(len(rows)), range(size, len(rows), size))
+    with bar(groups, show=progress, desc="Fisher information", unit="batch") as shown:
+        return fisher(finetuned.model, (padded(encoder, [rows[row] for row in group]) for group in shown), form=form)
 
 
 def fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", *, form: str = "paper") -> dict[str, np.ndarray]:
-    """Squared gradients of every component, from one backward pass a batch.
+    """Squared gradients of every component of `task_embedding`, from one backward pass for each padded batch.
 
-    Parameters
-    ----------
-    model : TunedModel
-        In evaluation mode; its weights are not changed.
-    inputs : iterable of dict
-        Padded batches with class numbers under ``"labels"``.
-    form : {"paper", "released"}
-        As in `task_embedding`.
-
-    Returns
-    -------
-    dict of str to ndarray
-        As `task_embedding`.
+    The model is in evaluation mode; a batch holds class numbers under ``"labels"``.
     """
     import torch
 
@@ -137,7 +134,7 @@ def fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", *, form: 
     try:
         for batch in inputs:
             size, mask = len(batch["labels"]), batch["attention_mask"]
-            # the sum's gradient at a row's own states is that of its own loss
+            # at the states of one row, the gradient of the summed loss is the gradient of that row's loss
             loss = model(**batch)["loss"] * size
             for name, gradient in zip(outputs, torch.autograd.grad(loss, list(outputs.values())), strict=True):
                 squares = _squares(gradient, entering.get(name), mask, form)
@@ -151,12 +148,11 @@ def fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", *, form: 
 
 
 def _squares(gradient: "Tensor", entering: "Tensor | None", mask: "Tensor", form: str) -> "Tensor":
-    """Sum over a batch of what one component contributes, given the gradient of the summed loss at its output."""
+    """Sum over a batch of the squares of one component, given the gradient of the summed loss at its output."""
     import torch
 
-    size = len(gradient)
     if form == "released":
-        gradient = gradient / size
+        gradient = gradient / len(gradient)
     if entering is None:
         squares = gradient.square()
         if gradient.ndim == 3:
@@ -167,121 +163,31 @@ def _squares(gradient: "Tensor", entering: "Tensor | None", mask: "Tensor", form
     return torch.einsum("rto,rti->roi", gradient, entering).square().sum(dim=0)
 
 
-CURVE_POSITIONS = (0.1, 0.2, 0.3, 0.5, 0.7)  # of training
-FUSION = 60
+def curve_gradient(losses: ArrayLike) -> np.ndarray:
+    """Slope of a loss curve at 10, 20, 30, 50 and 70 % of training (CurveGrad), in loss per whole training.
 
-
-def task_embedding(
-    finetuned: FineTuned,
-    source: Any,
-    *,
-    form: str = "paper",
-    components: Sequence[str] | None = None,
-    store: Store | str | os.PathLike[str] | None = None,
-    progress: bool = True,
-) -> dict[str, np.ndarray]:
-    """Diagonal of the empirical Fisher information of a fine-tuned model on its task (arXiv 2005.00770).
-
-    The gradient is that of the log likelihood of the true label, with dropout off and in single precision.
-
-    Parameters
-    ----------
-    finetuned : FineTuned
-        As `fine_tune` gives it.
-    source : Source
-        Labelled rows, of the classes it was trained on; take some with ``load_source(..., limit=...)``.
-    form : {"paper", "released"}
-        Squares of each row's gradient, averaged over rows; or, as the released code does, squares of the gradient
-        of a batch's mean loss, averaged over batches: its value depends on the batches, which here are the
-        recipe's ``batch_size`` rows in the source's order.
-    components : sequence of str, optional
-        Which to return. Default: all, see Returns.
-    store : Store or path, optional
-        Default: ``Store()``.
-    progress : bool
-        Whether to show a bar over the rows.
-
-    Returns
-    -------
-    dict of str to ndarray
-        ``"layer.0.attention.self.query.weight"`` and every other weight matrix of a layer, flat;
-        ``"layer.0.output"`` and every other layer's output, averaged over the tokens of a row: (hidden,);
-        ``"pooled"``, the head's state after its tanh: (hidden,). Which of a layer's outputs the paper takes, and
-        that it averages their squares over tokens, is from memory and not verified.
-
-    Raises
-    ------
-    ValueError
-        If `form` or a component is unknown, or a label is none of the model's.
-    StoreError
-        If the cache is damaged or cannot be written.
+    Single batches are noisy, so a straight line is fitted to the tenth of the steps around each position (our choice).
 
     Examples
     --------
-    >>> from tsns_lib import load_encoder, load_source
-    >>> from tsns_workbook.finetuning.finetune import Recipe, fine_tune
-    >>> books, recipe = load_source("miniature:books", limit=16), Recipe(epochs=1, max_length=16)
-    >>> tuned = fine_tune(books, load_encoder(), recipe, seed=0, method="head", progress=False)
-    >>> task_embedding(tuned, books, components=["pooled"], progress=False)["pooled"].shape
-    (384,)
+    >>> curve_gradient(np.linspace(3.0, 1.0, 100)).round(2)
+    array([-2.02, -2.02, -2.02, -2.02, -2.02])
     """
-    if form not in FORMS:
-        raise ValueError(f"form={form!r}: expected 'paper' or 'released'")
-    texts, pairs = texts_of(source, None)
-    labels = source.frame["label"].to_numpy()
-    if len(strange := np.setdiff1d(labels, finetuned.classes)):
-        raise ValueError(f"{source.name}: label {strange[0]} is none of the model's, {finetuned.classes.tolist()}")
-    numbers = np.searchsorted(finetuned.classes, labels)
-    identity = {
-        "finetuned": finetuned.entry.key,
-        "texts": texts_hash(texts, pairs),
-        "classes": numbers.tolist(),
-        "form": form,
-    }
-    entry = (store if isinstance(store, Store) else Store(store)).entry("task_embeddings", identity)
-    if not entry.is_finished(1):
-        tokens = rows_of(finetuned.start, texts, pairs, finetuned.recipe.max_length)
-        rows = [{**row, "labels": int(number)} for row, number in zip(tokens, numbers, strict=True)]
-        found = _embedding_of(finetuned, rows, form, progress)
-        entry.write(0, np.concatenate(list(found.values())))
-        entry.finish(1, sizes={name: len(vector) for name, vector in found.items()})
-    sizes: dict[str, int] = entry.facts()["sizes"]
-    vectors = dict(zip(sizes, np.split(entry.read(), np.cumsum(list(sizes.values()))[:-1]), strict=True))
-    for name in components or ():
-        if name not in vectors:
-            raise ValueError(f"components: {name!r} is none of {', '.join(vectors):.200}")
-    return vectors if components is None else {name: vectors[name] for name in components}
+    curve = np.asarray(losses, dtype=float)
+    if curve.ndim != 1 or len(curve) < 20:
+        raise ValueError(f"losses: need at least 20 steps, got shape {curve.shape}")
+    if not np.isfinite(curve).all():
+        raise ValueError(f"losses: step {np.isfinite(curve).argmin()} is not finite")
+    time = (np.arange(len(curve)) + 0.5) / len(curve)
+    around = [np.abs(time - position) <= 0.05 + 1e-9 for position in CURVE_POSITIONS]
+    return np.array([np.polyfit(time[steps], curve[steps], 1)[0] for steps in around])
 
 
-def _embedding_of(finetuned: FineTuned, rows: list[dict[str, Any]], form: str, progress: bool) -> dict[str, np.ndarray]:
-    encoder = finetuned.start
-    lengths = np.array([len(row["input_ids"]) for row in rows])
-    budget = GPU_TOKEN_BUDGET if encoder.device.startswith("cuda") else TOKEN_BUDGET["float32"]
-    # for the paper's form batches are a matter of speed only
-    size = finetuned.recipe.batch_size
-    groups = (
-        list(batches(lengths, budget))
-        if form == "paper"
-        else [np.arange(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-    )
-    with bar(groups, show=progress, desc="Fisher information", unit="batch") as shown:
-        return fisher(finetuned.model, (padded(encoder, [rows[row] for row in group]) for group in shown), form=form)
+# what is near to what
 
 
 def rank_sources(target: Mapping[str, np.ndarray], sources: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Rank sources by the cosine of each component's vectors, and fuse the components' rankings.
-
-    Parameters
-    ----------
-    target : mapping of str to ndarray
-        Task embedding of the target.
-    sources : mapping of str to mapping
-        Task embeddings by name, with the target's components.
-
-    Returns
-    -------
-    dict of str to float
-        Fused score by name, the best first.
+    """Rank the sources by the cosine to the target in each component, and fuse the rankings: scores, the best first.
 
     Examples
     --------
@@ -289,34 +195,15 @@ def rank_sources(target: Mapping[str, np.ndarray], sources: Mapping[str, Mapping
     >>> list(rank_sources({"pooled": np.array([1.0, 0.0])}, {"far": far, "near": near}))
     ['near', 'far']
     """
-    cosines = {
-        name: {part: _cosine(vector, embedding[part]) for part, vector in target.items()}
-        for name, embedding in sources.items()
-    }
-    return reciprocal_rank_fusion([sorted(sources, key=lambda name: -cosines[name][part]) for part in target])
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(float).tiny))
+    rankings = []
+    for component, vector in target.items():
+        cosines = {name: cosine(vector, embedding[component]) for name, embedding in sources.items()}
+        rankings.append(sorted(cosines, key=lambda name: -cosines[name]))
+    return reciprocal_rank_fusion(rankings)
 
 
 def reciprocal_rank_fusion(rankings: Iterable[Sequence[str]]) -> dict[str, float]:
-    """Fuse rankings: Σ 1 / (60 + rank), where the best has rank 1 (arXiv 2005.00770).
-
-    Parameters
-    ----------
-    rankings : iterable of sequences
-        Names of sources, the best first.
-
-    Returns
-    -------
-    dict of str to float
-        The best first.
-
-    Raises
-    ------
-    ValueError
-        If there is no ranking, or two rank different names.
+    """Fuse rankings, the best name first: Σ 1 / (60 + rank), where the best has rank 1 (arXiv 2005.00770).
 
     Examples
     --------
@@ -333,37 +220,62 @@ def reciprocal_rank_fusion(rankings: Iterable[Sequence[str]]) -> dict[str, float
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
-def curve_gradient(losses: ArrayLike) -> np.ndarray:
-    """Slope of a loss curve at 10, 20, 30, 50 and 70 % of training (CurveGrad).
+def fused_likeness(vectors: Mapping[str, Mapping[str, np.ndarray]], groups: Iterable[Sequence[str]]) -> Relation:
+    """The fused ranking as a relation: for each target, its sources are ranked among those of its group."""
+    scores = {
+        target: rank_sources(vectors[target], {name: vectors[name] for name in names if name != target})
+        for names in groups
+        for target in names
+    }
+    return lambda source, target: scores[target][source]
 
-    The slope is that of a straight line fitted to the tenth of the steps around the position, since single batches
-    are noisy (our choice).
 
-    Parameters
-    ----------
-    losses : array of shape (steps,)
-        Training loss of every step, such as ``FineTuned.losses``.
-
-    Returns
-    -------
-    ndarray of shape (5,)
-        Change of the loss over a whole training at that pace.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 20 steps, or one is not finite.
+def nearest_sources(names: Sequence[str], relations: Mapping[str, Relation]) -> pd.DataFrame:
+    """The source that each relation puts first for each target: a column for each relation.
 
     Examples
     --------
-    >>> curve_gradient(np.linspace(3.0, 1.0, 100)).round(2)
-    array([-2.02, -2.02, -2.02, -2.02, -2.02])
+    >>> nearest_sources(["aa", "b"], {"by length": lambda source, target: len(source)})
+      target by length
+    0     aa         b
+    1      b        aa
     """
-    curve = np.asarray(losses, dtype=float)
-    if curve.ndim != 1 or len(curve) < 20:
-        raise ValueError(f"losses: need at least 20 steps, got shape {curve.shape}")
-    if not np.isfinite(curve).all():
-        raise ValueError(f"losses: step {np.isfinite(curve).argmin()} is not finite")
-    time = (np.arange(len(curve)) + 0.5) / len(curve)
-    around = [np.abs(time - position) <= 0.05 + 1e-9 for position in CURVE_POSITIONS]
-    return np.array([np.polyfit(time[chosen], curve[chosen], 1)[0] for chosen in around])
+
+    def nearest(target: str, relation: Relation) -> str:
+        return max((name for name in names if name != target), key=lambda name: relation(name, target))
+
+    columns = {title: [nearest(target, relation) for target in names] for title, relation in relations.items()}
+    return pd.DataFrame({"target": list(names)} | columns)
+
+
+def similarity_frame(names: Sequence[str], similarity: Relation) -> pd.DataFrame:
+    """The similarity of every two sources as a matrix, sources down and across.
+
+    Examples
+    --------
+    >>> similarity_frame(["a", "b"], lambda x, y: float(x == y)).to_numpy().tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    return pd.DataFrame([[similarity(a, b) for b in names] for a in names], list(names), list(names))
+
+
+def kinship(similarity: pd.DataFrame, tasks: Mapping[str, str], *, seed: int = 0) -> Interval:
+    """Mean similarity of two sources within a task minus the mean between tasks, times 100.
+
+    The interval is the estimate minus the middle 95 % of what permuted tasks give: it lies above 0 where the estimate
+    exceeds 97.5 % of them.
+    """
+    _, numbers = np.unique([tasks[name] for name in similarity.index], return_inverse=True)
+    first, second = np.triu_indices(len(numbers), 1)
+    within = numbers[first] == numbers[second]
+    if within.all() or not within.any():
+        raise ValueError(f"tasks: need two, one of them with two sources, got {sorted(set(tasks.values()))}")
+    values = 100 * similarity.to_numpy()[first, second]
+    rng = np.random.default_rng(derive_seed(seed, "kinship"))
+    permuted = rng.permuted(np.tile(numbers, (N_PERMUTATIONS, 1)), axis=1)
+    together = permuted[:, first] == permuted[:, second]
+    null = (together * values).sum(axis=1) / together.sum(axis=1)
+    null -= (~together * values).sum(axis=1) / (~together).sum(axis=1)
+    estimate = float(values[within].mean() - values[~within].mean())
+    low, high = np.percentile(null, PERCENTILES)
+    return Interval(estimate, float(estimate - high), float(estimate - low))

@@ -150,7 +150,7 @@ def test_fewer_rows_are_some_of_more():
 
 def test_labels_come_back_as_they_went_in(encoder, tmp_path):
     frame = BOOKS.frame.assign(label=np.where(BOOKS.frame["label"] == 1, 7, -3))
-    source = Source("own", "own", "train", frame, BOOKS.origin)
+    source = Source("own", "own", "train", frame, BOOKS.origin, classes=("-3", "7"))
     recipe = Recipe(epochs=12, learning_rate=2e-3, max_length=32, dtype="float32")
     options = {"seed": 0, "method": "head", "store": tmp_path, "progress": False}
     finetuned = fine_tune(source, encoder, recipe, **options)
@@ -184,7 +184,7 @@ def test_the_generators_go_on_as_if_nothing_had_happened(tune, tmp_path):
 KILLED = """
 import sys
 from tsns_lib import load_encoder, load_source
-from tsns_lib.transferability import training
+from tsns_workbook.finetuning import training
 from tsns_workbook.finetuning.finetune import Recipe, fine_tune
 training.CHECKPOINT_SECONDS = 0
 fine_tune(load_source("miniature:books", limit=32), load_encoder(), Recipe(epochs=4, max_length=32), seed=2,
@@ -259,13 +259,13 @@ def test_what_has_predicted_still_has_gradients(tune):
 
 def test_the_trained_layers_are_an_encoder(tune):
     finetuned = tune(head_layer=2, tuned_layers=[1, 2])
-    own = finetuned.encoder()
-    assert (own.n_layers, own.hidden_size) == (3, 384)
-    states = extract(BOOKS, own, max_length=32, store=finetuned.store, progress=False)
+    layers = finetuned.encoder()
+    assert (layers.n_layers, layers.hidden_size) == (3, 384)
+    states = extract(BOOKS, layers, max_length=32, store=finetuned.store, progress=False)
     with torch.inference_mode():
         logits = finetuned.model.head(torch.from_numpy(states[:, -384:])).numpy()
     assert logits == pytest.approx(finetuned.logits(BOOKS), abs=0.02)  # these in bfloat16
-    assert finetuned.encoder().fingerprint == own.fingerprint
+    assert finetuned.encoder().digest == layers.digest
 
 
 def test_a_model_with_adapters_is_no_encoder(tune):
@@ -275,9 +275,9 @@ def test_a_model_with_adapters_is_no_encoder(tune):
 
 def test_a_prepared_encoder_holds_what_was_prepared(encoder, tmp_path):
     order = [1, 0, 2, 3, 4, 5]
-    own = prepared_encoder(encoder, partial(scramble, order=order), store=tmp_path)
-    assert not changes(scramble(encoder.model, order), own.model)["changed"].any()
-    assert own.fingerprint != encoder.fingerprint
+    prepared = prepared_encoder(encoder, partial(scramble, order=order), store=tmp_path)
+    assert not changes(scramble(encoder.model, order), prepared.model)["changed"].any()
+    assert prepared.digest != encoder.digest
 
 
 # what is wrong is named
@@ -345,7 +345,9 @@ def test_other_families_are_trained_too(family, tmp_path):
 def test_importing_needs_no_torch():
     code = (
         "import sys\n"
-        "from tsns_lib.transferability import finetuning, task_embedding, reinitialization, text_embedding\n"
+        "from tsns_lib.transferability import reinitialization, text_embedding\n"
+        "from tsns_workbook import embeddings, layers, ranking\n"
+        "from tsns_workbook.finetuning import finetune, grids, prepared\n"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -48,21 +48,23 @@ def weight_gradients(model, batch):
 
 
 def test_weights_are_a_loop_over_rows(tiny, model, in_batches):
-    found = in_batches(5)
+    information = in_batches(5)
     loop = [weight_gradients(model, padded(tiny, [row])) for row in ROWS]
-    assert len(loop[0]) == 3 * 6 and set(found) - set(loop[0]) == {f"layer.{n}.output" for n in range(3)} | {"pooled"}
+    assert len(loop[0]) == 3 * 6 and set(information) - set(loop[0]) == {f"layer.{n}.output" for n in range(3)} | {
+        "pooled"
+    }
     for name in loop[0]:
         expected = np.mean([row[name] ** 2 for row in loop], axis=0)
         assert expected.max() > 0
-        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-6 * expected.max(), err_msg=name)
+        np.testing.assert_allclose(information[name], expected, rtol=1e-3, atol=1e-6 * expected.max(), err_msg=name)
 
 
 def test_the_released_form_squares_the_gradient_of_a_batch(tiny, model, in_batches):
-    found = in_batches(2, "released")
+    information = in_batches(2, "released")
     loop = [weight_gradients(model, padded(tiny, ROWS[start : start + 2])) for start in (0, 2, 4)]
     for name in loop[0]:
         expected = np.mean([batch[name] ** 2 for batch in loop], axis=0)
-        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-6 * expected.max(), err_msg=name)
+        np.testing.assert_allclose(information[name], expected, rtol=1e-3, atol=1e-6 * expected.max(), err_msg=name)
 
 
 def test_a_layers_output_is_averaged_over_the_tokens_of_a_row(tiny, model, in_batches):
@@ -104,16 +106,16 @@ def test_a_task_is_embedded_once(tiny, tmp_path):
     books = load_source("miniature:books", limit=24)
     options = {"store": tmp_path, "progress": False}
     tuned = fine_tune(books, tiny, RECIPE, seed=0, **options)
-    found = task_embedding(tuned, books, **options)
-    assert len(found) == 3 * 6 + 3 + 1
-    assert found["layer.2.intermediate.dense.weight"].shape == (48 * 32,)
-    assert all(vector.min() >= 0 and vector.max() > 0 for vector in found.values())
+    embedding = task_embedding(tuned, books, **options)
+    assert len(embedding) == 3 * 6 + 3 + 1
+    assert embedding["layer.2.intermediate.dense.weight"].shape == (48 * 32,)
+    assert all(vector.min() >= 0 and vector.max() > 0 for vector in embedding.values())
     (manifest,) = tmp_path.glob("task_embeddings/*/manifest.json")
     written = manifest.stat().st_mtime_ns
     again = task_embedding(tuned, books, components=["pooled", "layer.0.output"], **options)
-    assert list(again) == ["pooled", "layer.0.output"] and np.array_equal(again["pooled"], found["pooled"])
+    assert list(again) == ["pooled", "layer.0.output"] and np.array_equal(again["pooled"], embedding["pooled"])
     assert manifest.stat().st_mtime_ns == written
-    assert not np.allclose(task_embedding(tuned, books, form="released", **options)["pooled"], found["pooled"])
+    assert not np.allclose(task_embedding(tuned, books, form="released", **options)["pooled"], embedding["pooled"])
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
-"""Grids of tuned and of redrawn models, and the claims judged on them."""
+"""Grids of tuned and of re-initialised models, and the claims judged on them."""
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from tsns_workbook.embeddings import fused_likeness
 from tsns_workbook.finetuning.finetune import Recipe
 from tsns_workbook.finetuning.grids import (
     COLUMNS,
     all_but,
+    block_trials,
     probing_grid,
     progressive,
-    redrawn_grid,
-    redrawn_trials,
+    reinitialized_grid,
+    reinitialized_trials,
     scrambled_trials,
     tuning_grid,
     windows,
@@ -19,7 +21,6 @@ from tsns_workbook.finetuning.grids import (
 from tsns_workbook.layers import (
     agreement_of_few,
     best_block,
-    block_trials,
     causal_claim,
     dot_panels,
     layer_panels,
@@ -28,7 +29,7 @@ from tsns_workbook.layers import (
     strongest_block,
     variability_claims,
 )
-from tsns_workbook.ranking import fused_likeness, pair_frame, profile_similarity, source_model_logme
+from tsns_workbook.ranking import pair_frame, profile_similarity, source_model_logme
 from tsns_workbook.statistics import contrast, tuned_accuracy
 
 from tsns_lib import load_encoder, load_source
@@ -58,7 +59,7 @@ def dvd():
 
 
 def test_a_block_ends_at_the_chosen_layer_and_the_rival_is_as_large():
-    assert block_trials(0, 6, 3, "adapter") == {
+    assert block_trials({"s": 0}, 6, 3, "adapter")("s", 0) == {
         "ν block, adapters": {"method": "adapter", "head_layer": 0, "tuned_layers": [0]},
         "top block, adapters": {"method": "adapter", "head_layer": 5, "tuned_layers": [5]},
     }
@@ -67,9 +68,9 @@ def test_a_block_ends_at_the_chosen_layer_and_the_rival_is_as_large():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((6, 6, 2), "chosen=6: expected 0 to 5"),
-        ((2, 6, 0), "n_tuned=0: expected at least 1"),
-        ((2, 6, 2, "lora"), "method='lora': expected one of full, adapter"),
+        (({"s": 6}, 6, 2), "chosen=6: expected 0 to 5"),
+        (({"s": 2}, 6, 0), "n_tuned=0: expected at least 1"),
+        (({"s": 2}, 6, 2, "lora"), "method='lora': expected one of full, adapter"),
     ],
 )
 def test_a_wrong_choice_of_layers_is_named(arguments, message):
@@ -96,8 +97,8 @@ def test_blocks_cover_every_layer_and_their_inverse_the_rest():
         windows(6, 7)
 
 
-def test_draws_follow_the_seed_of_the_run():
-    trials = redrawn_trials({"intact": [], "layers 1-2": [0, 1]}, "released")
+def test_new_weights_and_orders_follow_the_seed_of_the_run():
+    trials = reinitialized_trials({"intact": [], "layers 1-2": [0, 1]}, "released")
     assert trials("s", 3)["intact"] == {}
     assert trials("s", 3)["layers 1-2"]["prepare"].keywords == {"layers": [0, 1], "init": "released", "seed": 3}
     orders = [scrambled_trials(6)("s", seed)["scrambled"]["prepare"].keywords["order"] for seed in (1, 1, 2)]
@@ -108,11 +109,11 @@ def test_draws_follow_the_seed_of_the_run():
 
 
 def test_a_tuning_grid_has_a_row_for_each_source_trial_and_run(books, dvd, encoder, tmp_path):
-    def ways(source, seed):
+    def trials(source, seed):
         return {"lowest": {"method": "head", "head_layer": 0}, source: {"method": "head"}}
 
     options = {"n_rows": 16, "runs": 2, "store": tmp_path, "progress": False}
-    grid = tuning_grid([books, dvd], [dvd, books], encoder, RECIPE, ways, **options)
+    grid = tuning_grid([books, dvd], [dvd, books], encoder, RECIPE, trials, **options)
     assert list(grid.columns) == COLUMNS
     assert grid.groupby(["source", "method", "run"]).size().tolist() == [1] * 8
     assert set(zip(grid["source"], grid["target"], strict=True)) == {(books.name, dvd.name), (dvd.name, books.name)}
@@ -122,13 +123,13 @@ def test_a_tuning_grid_has_a_row_for_each_source_trial_and_run(books, dvd, encod
 
 
 def test_a_grid_keeps_predictions_and_no_model(books, dvd, encoder, tmp_path):
-    def ways(source, seed):
+    def trials(source, seed):
         return {"lowest": {"method": "head", "head_layer": 0}}
 
     options = {"n_rows": 16, "runs": 1, "store": tmp_path, "progress": False}
-    first = tuning_grid([books], [dvd], encoder, RECIPE, ways, **options)
+    first = tuning_grid([books], [dvd], encoder, RECIPE, trials, **options)
     assert not list(tmp_path.rglob("*.safetensors"))
-    again = tuning_grid([books], [dvd], encoder, RECIPE, ways, **options)
+    again = tuning_grid([books], [dvd], encoder, RECIPE, trials, **options)
     assert again["seconds"].tolist() == first["seconds"].tolist()  # read, not trained
     assert np.array_equal(again["correct"][0], first["correct"][0])
 
@@ -136,16 +137,16 @@ def test_a_grid_keeps_predictions_and_no_model(books, dvd, encoder, tmp_path):
 def test_trainings_are_announced_after_the_first(books, dvd, encoder, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
 
-    def ways(source, seed):
+    def trials(source, seed):
         return {"low": {"method": "head", "head_layer": 0}, "high": {"method": "head"}}
 
     for expected in (1, 0):
-        tuning_grid([books], [dvd], encoder, RECIPE, ways, n_rows=16, runs=1, store=tmp_path)
+        tuning_grid([books], [dvd], encoder, RECIPE, trials, n_rows=16, runs=1, store=tmp_path)
         assert capsys.readouterr().err.count("at most 1 more trainings: about") == expected
 
 
 def test_every_source_has_its_test(books, dvd, encoder):
-    with pytest.raises(ValueError, match="tests: 2 sources need as many, got 1"):
+    with pytest.raises(ValueError, match="tests: need one for each of the 2 sources, got 1"):
         tuning_grid([books, dvd], [dvd], encoder, RECIPE, lambda source, seed: {})
 
 
@@ -155,11 +156,11 @@ def test_probing_reads_every_layer(books, dvd, encoder, tmp_path):
     assert grid["accuracy"].between(0, 1).all() and grid["matthews"].between(-1, 1).all()
 
 
-def test_drawing_a_layer_anew_leaves_what_lies_below(books, dvd, encoder, tmp_path):
+def test_reinitializing_a_layer_leaves_what_lies_below(books, dvd, encoder, tmp_path):
     options = {"runs": 2, "max_length": 16, "store": tmp_path, "progress": False}
     low, high = np.arange(100), np.arange(1920, 2304)
     grids = [
-        redrawn_grid([books], [dvd], encoder, {books.name: neurons}, {"layer 6": [5]}, **options)
+        reinitialized_grid([books], [dvd], encoder, {books.name: neurons}, {"layer 6": [5]}, **options)
         for neurons in (low, high)
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["activations", "predictions"]
@@ -214,9 +215,9 @@ def test_a_contrast_is_the_difference_of_the_means():
     grid = grid_of({"a": 0.9, "b": 0.6, "c": 0.5})
     cells = {name: ("s", "s", name, 10) for name in "abc"}
     means = 100 * grid.groupby("method")["accuracy"].mean()
-    found = contrast(grid, [([cells["a"]], [cells["b"], cells["c"]])])
-    assert found.estimate == pytest.approx(means["a"] - (means["b"] + means["c"]) / 2)
-    assert 0 < found.low < found.estimate < found.high
+    gain = contrast(grid, [([cells["a"]], [cells["b"], cells["c"]])])
+    assert gain.estimate == pytest.approx(means["a"] - (means["b"] + means["c"]) / 2)
+    assert 0 < gain.low < gain.estimate < gain.high
     same = contrast(grid, [([cells["a"]], [cells["a"]])])
     assert same == (0, 0, 0)
 
@@ -248,8 +249,8 @@ def verdicts(claims):
 def test_claims_of_variability_follow_the_grid():
     names = ["ν block", "top block", "ν block, adapters", "top block, adapters", "all layers"]
     grid = grid_of(dict(zip(names, [0.9, 0.6, 0.6, 0.9, 0.5], strict=True)))
-    found = variability_claims(grid, ["s"], {"s": np.ones(20, bool)})
-    assert verdicts(found) == {
+    claims = variability_claims(grid, ["s"], {"s": np.ones(20, bool)})
+    assert verdicts(claims) == {
         "block_full": "reproduced",
         "block_adapter": "not reproduced",
         "matches_all": "reproduced",
@@ -259,9 +260,9 @@ def test_claims_of_variability_follow_the_grid():
 
 def test_where_the_chosen_layer_is_the_last_there_is_nothing_to_compare():
     names = ["ν block", "top block", "ν block, adapters", "top block, adapters", "all layers"]
-    found = variability_claims(grid_of(dict.fromkeys(names, 0.7)), [], {"s": np.zeros(20, bool)})
-    assert [row["verdict"] for row in found[:2]] == ["not testable here"] * 2
-    assert found[3]["verdict"] == "not reproduced"
+    claims = variability_claims(grid_of(dict.fromkeys(names, 0.7)), [], {"s": np.zeros(20, bool)})
+    assert [row["verdict"] for row in claims[:2]] == ["not testable here"] * 2
+    assert claims[3]["verdict"] == "not reproduced"
 
 
 def test_claims_of_reinitialization_follow_the_grid():
@@ -271,15 +272,15 @@ def test_claims_of_reinitialization_follow_the_grid():
     few = {"intact": 0.6, "from layer 1": 0.55, "layers 1-2": 0.5, "layers 2-3": 0.9}
     few |= {"only layers 1-2 kept": 0.5, "only layers 2-3 kept": 0.9}
     grid = pd.concat([grid_of(few, k=10), grid_of({"intact": 0.95, "from layer 1": 0.5}, k=20, seed=1)])
-    found = reinitialization_claims(grid, probes, blocks)
-    assert verdicts(found) == {
+    claims = reinitialization_claims(grid, probes, blocks)
+    assert verdicts(claims) == {
         "not_necessary": "reproduced",
         "not_sufficient": "not reproduced",
         "data_size": "reproduced",
     }
     means = 100 * grid.groupby(["k", "method"])["accuracy"].mean()
     growth = (means[20, "intact"] - means[20, "from layer 1"]) - (means[10, "intact"] - means[10, "from layer 1"])
-    assert found[2]["ours"] == pytest.approx(growth)
+    assert claims[2]["ours"] == pytest.approx(growth)
 
 
 def test_the_causal_claim_follows_the_strongest_block():
@@ -292,12 +293,12 @@ def test_the_causal_claim_follows_the_strongest_block():
 
 def test_figures_say_what_they_show():
     values = pd.DataFrame({"source": "miniature:s", "layer": [1, 2], "variability": [3.0, 1.0], "share": [40.0, 60.0]})
-    assert layer_panels(values, title="Layers").get_suptitle() == "Layers (generated data)"
+    assert layer_panels(values, generated=True, title="Layers").get_suptitle() == "Layers (generated data)"
     table = tuned_accuracy(grid_of({"a": 0.5, "b": 0.7}))
-    figure = dot_panels(table, ["b", "a"], title="Dots", marked={"s": "b"})
+    figure = dot_panels(table, ["b", "a"], marked={"s": "b"}, generated=False, title="Dots")
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["b", "a"]
     probes = pd.DataFrame({"source": "s", "k": [1], "accuracy": [0.5]})
-    figure = progressive_panels(table, ["a", "b"], probes, title="Lines")
+    figure = progressive_panels(table, ["a", "b"], probes, generated=False, title="Lines")
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
         "10 rows tuned",
         "probing the layer",

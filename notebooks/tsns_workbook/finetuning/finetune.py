@@ -1,13 +1,12 @@
-"""A fine-tuned model as it lies in the store: its losses, its predictions, and its encoder.
+"""Fine-tuning an encoder: the recipe, the training, and the trained model in the store.
 
-Fine-tuning: what a model is trained from is its key, and a trained model is read and not trained again.
+Everything that determines a trained model is its key, so a model that was trained before is read.
 """
 
-import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,45 +15,65 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from tsns_lib.encoders import Encoder, _quiet
-from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, texts_hash, texts_of
+from tsns_lib.encoders import Encoder, quiet_transformers
+from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, texts_digest, texts_of
 from tsns_lib.sampling import derive_seed
-from tsns_lib.store import Entry, Store, StoreError, atomic, sha256_of
+from tsns_lib.store import Entry, Store, StoreError, atomic, content_hash, sha256_of
 from tsns_workbook.finetuning.prepared import identity_of, stored_encoder
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tsns_workbook.finetuning.model import TunedModel
+    from tsns_workbook.finetuning.prepared import Prepare
 
+# Counts up when the same key would give another model than before.
+FINETUNING_VERSION = 1
+METHODS = ("full", "adapter", "head")
 TENSORS = "tensors.safetensors"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: AdamW without weight decay or warm-up, a rate that falls linearly to 0.
+
+    The defaults are those of arXiv 2004.14975 but for the precision, which is ours. `batch_size` counts rows (on two
+    CPU cores 32 are trained twice as fast as 8, which is another recipe), `max_length` the tokens kept of one input;
+    `clip` is the greatest norm of a gradient. `dtype` is the precision of the matrix products; weights and optimizer
+    are kept in float32.
+    """
+
+    epochs: int = 3
+    learning_rate: float = 2e-5
+    batch_size: int = 8
+    max_length: int = 128
+    clip: float = 1.0
+    dtype: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_length"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r}: expected a whole number of at least 1")
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r}: expected a positive number")
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"dtype={self.dtype!r}: expected 'bfloat16' or 'float32'")
 
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
     """A trained model in the store; made by `fine_tune`.
 
-    Its folder holds the tensors that training or preparation changed; the others are in the encoder's.
-
-    Attributes
-    ----------
-    entry : Entry
-        Where it lies.
-    start : Encoder
-        What training started from.
-    recipe : Recipe
-        How it was trained.
-    shape : dict
-        `head_layer`, the layers `adapted` and `n_classes`.
-    classes : ndarray
-        Labels in the order of the logits.
-    store : Store
-        Where predictions and the encoder are kept as well.
+    Its folder holds the tensors that training or preparation changed; the others are in the folder of the encoder
+    `start`. `shape` are the arguments of `TunedModel`, `classes` the labels in the order of the logits.
     """
 
     entry: Entry
     start: Encoder
-    recipe: Any
+    recipe: Recipe
     shape: dict[str, Any]
     classes: np.ndarray
     store: Store
@@ -66,24 +85,19 @@ class FineTuned:
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """Training loss of every step, in order: shape (steps,)."""
+        """Training loss of every step, in order."""
         return self.entry.read()
 
     @property
     def seconds(self) -> float:
-        """What training took."""
+        """How long training took."""
         return float(self.entry.facts()["seconds"])
 
     @property
     def model(self) -> "TunedModel":
-        """The trained model in evaluation mode and single precision, on the encoder's device.
+        """The model in evaluation mode and single precision, on the encoder's device.
 
-        Of all models the one that was asked for last stays in memory.
-
-        Raises
-        ------
-        StoreError
-            If its file is missing or altered.
+        Only one model stays in memory, the last that was asked for.
         """
         return _loaded(self)
 
@@ -97,54 +111,28 @@ class FineTuned:
         return self.entry.is_finished(1) and self._predictions(*texts_of(source, None)).is_finished(1)
 
     def logits(self, source: Any) -> np.ndarray:
-        """Outputs of the head for every text, read from the store where they are known.
-
-        Parameters
-        ----------
-        source : Source, or sequence of str
-            As `tsns_lib.extract` takes it.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), float32
-        """
+        """Outputs of the head for every text, (n, n_classes) float32, read from the store where they are known."""
         texts, pairs = texts_of(source, None)
         entry = self._predictions(texts, pairs)
         if not entry.is_finished(1):
-            entry.write(0, self._computed(rows_of(self.start, texts, pairs, self.recipe.max_length)))
+            entry.write(0, self._compute_logits(rows_of(self.start, texts, pairs, self.recipe.max_length)))
             entry.finish(1)
         return entry.read()
 
     def predict(self, source: Any) -> np.ndarray:
-        """The label of every text.
-
-        Parameters
-        ----------
-        source : Source, or sequence of str
-            As `tsns_lib.extract` takes it.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
+        """The label of every text."""
         return self.classes[self.logits(source).argmax(axis=1)]
 
     def encoder(self) -> Encoder:
-        """The trained layers as an encoder like any other: for extraction, or to train on.
-
-        Raises
-        ------
-        ValueError
-            If it has adapters, for which an encoder's folder has no place.
-        """
+        """The trained layers as an encoder like any other: for extraction, or to train on."""
         if self.shape["adapted"]:
             raise ValueError("encoder: a model with adapters is no plain encoder; tune with method='full'")
         return stored_encoder(self.start, lambda: self.model.encoder, {"finetuned": self.entry.key}, self.store)
 
     def _predictions(self, texts: list[str], pairs: list[str] | None) -> Entry:
-        return self.store.entry("predictions", {"finetuned": self.entry.key, "texts": texts_hash(texts, pairs)})
+        return self.store.entry("predictions", {"finetuned": self.entry.key, "texts": texts_digest(texts, pairs)})
 
-    def _computed(self, rows: list[dict[str, list[int]]]) -> np.ndarray:
+    def _compute_logits(self, rows: list[dict[str, list[int]]]) -> np.ndarray:
         import torch
 
         device = self.start.device.partition(":")[0]
@@ -168,7 +156,7 @@ def _loaded(finetuned: FineTuned) -> "TunedModel":
     path = finetuned.folder / TENSORS
     if not path.is_file() or sha256_of(path) != finetuned.entry.facts()["sha256"]:
         raise StoreError(f"{path}: is missing or not as it was written; delete {finetuned.folder} and run again")
-    with _quiet():
+    with quiet_transformers():
         model = TunedModel(fresh_model(finetuned.start), **finetuned.shape, seed=0)
     model.load_state_dict(model.state_dict() | load_file(path))
     return model.to(finetuned.start.device).eval()
@@ -184,56 +172,9 @@ def rows_of(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_len
 
 def padded(encoder: Encoder, rows: list[dict[str, Any]]) -> "dict[str, Tensor]":
     """One batch of rows, on the encoder's device."""
-    with _quiet():  # it would rather tokenise and pad at once
+    with quiet_transformers():  # the tokenizer warns that tokenising and padding at once would be faster
         batch = encoder.tokenizer.pad(rows, return_tensors="pt")
     return dict(batch.to(encoder.device))
-
-
-# Counts up when the same key would give another model than before.
-FINETUNING_VERSION = 1
-METHODS = ("full", "adapter", "head")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained: AdamW without weight decay or warm-up, a rate that falls linearly to 0.
-
-    The defaults are those of arXiv 2004.14975 but for the precision, which is ours.
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the rows.
-    learning_rate : float
-        At the start.
-    batch_size : int
-        Rows a step. (On 2 CPU cores 32 are trained twice as fast as 8, which is another recipe.)
-    max_length : int
-        Tokens kept of one input.
-    clip : float
-        Greatest norm of a gradient.
-    dtype : {"bfloat16", "float32"}
-        Precision of the matrix products; weights and optimizer are kept in float32.
-    """
-
-    epochs: int = 3
-    learning_rate: float = 2e-5
-    batch_size: int = 8
-    max_length: int = 128
-    clip: float = 1.0
-    dtype: str = "bfloat16"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_length"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r}: expected a whole number of at least 1")
-        for name in ("learning_rate", "clip"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"{name}={value!r}: expected a positive number")
-        if self.dtype not in ("bfloat16", "float32"):
-            raise ValueError(f"dtype={self.dtype!r}: expected 'bfloat16' or 'float32'")
 
 
 def fine_tune(
@@ -245,57 +186,23 @@ def fine_tune(
     head_layer: int | None = None,
     tuned_layers: Sequence[int] | None = None,
     method: str = "full",
-    prepare: "Callable[[nn.Module], nn.Module] | None" = None,
+    prepare: "Prepare | None" = None,
     n_rows: int | None = None,
     only_for: Any = None,
     store: Store | str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> FineTuned:
-    """Train an encoder with a new head on a source, or read what was trained so before.
+    """Train a copy of an encoder with a new head on a source, or read the model where it was trained before.
 
-    A call that is killed goes on at its last checkpoint, of which there is one a minute, when it is repeated, and
-    ends with the same bits. It trains on one device: where there are several GPUs, show it one.
-
-    Parameters
-    ----------
-    source : Source
-        Texts and labels.
-    encoder : Encoder
-        Where training starts; a copy is trained.
-    recipe : Recipe
-        How long and how fast.
-    seed : int
-        Of the head's weights, the sample of rows, their order and the dropout.
-    head_layer : int, optional
-        Layer, counted from 0, on whose first token the head stands; those above are dropped. Default: the last.
-    tuned_layers : sequence of int, optional
-        Layers that `method` tunes. Default: all that are kept and, for ``"full"``, the embeddings.
-    method : {"full", "adapter", "head"}
-        What is trained beside the head: whole layers; bottleneck adapters and LayerNorms of layers; or nothing
-        (probing).
-    prepare : functools.partial, optional
-        What is done to the encoder first, such as ``partial(reinitialize, layers=[3, 4], seed=1)``: a function of
-        a module that takes a model and returns another, with arguments that are JSON.
-    n_rows : int, optional
-        Train on as many rows, drawn by `seed`; fewer are some of more. Default: all.
-    only_for : Source, or sequence of str, optional
-        Keep the predictions for these texts in the place of the model, which takes 1.3 GB at BERT-large's size.
-        Whoever asks for more later has it trained again. Default: keep the model.
-    store : Store or path, optional
-        Default: ``Store()``.
-    progress : bool
-        Whether to show a bar over the steps.
-
-    Returns
-    -------
-    FineTuned
-
-    Raises
-    ------
-    ValueError
-        If an argument is not usable, the rows hold one class only, or a loss is not finite.
-    StoreError
-        If the cache is damaged or cannot be written.
+    `seed` determines the head's weights, the sample of rows, their order and the dropout. The head reads the first
+    token of `head_layer` (counted from 0; default: the last), and the layers above are dropped. `tuned_layers` are
+    the layers that `method` tunes; default: all, and for ``"full"`` the embeddings too. ``"full"`` tunes whole layers,
+    ``"adapter"`` bottleneck adapters and the LayerNorms, ``"head"`` the head alone (probing). `prepare` is done to
+    the encoder first, as in `prepared_encoder`. `n_rows` draws a sample of the rows; a smaller sample is part of a
+    larger one. With `only_for`, the predictions for its texts are kept and the model is not: at BERT-large's size
+    it takes 1.3 GB, and it is trained again when other predictions are asked for. A checkpoint is written every
+    minute; the same call after a kill goes on from the last one and ends with the same bits. Training uses one
+    device: where there are several GPUs, make only one visible.
 
     Examples
     --------
@@ -310,12 +217,13 @@ def fine_tune(
     tuned = None if tuned_layers is None else sorted({int(number) for number in tuned_layers})
     _check(encoder, recipe, method, head_layer, tuned)
     classes = np.unique(labels)
-    adapted = [] if method != "adapter" else tuned if tuned is not None else list(range(head_layer + 1))
-    shape = {"head_layer": head_layer, "adapted": adapted, "n_classes": len(classes)}
+    adapted: Sequence[int] = []
+    if method == "adapter":
+        adapted = list(range(head_layer + 1)) if tuned is None else tuned
     identity = {
-        "encoder": encoder.fingerprint,
-        "texts": texts_hash(texts, pairs),
-        "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
+        "encoder": encoder.digest,
+        "texts": texts_digest(texts, pairs),
+        "labels": content_hash([labels.astype("<i8").tobytes()]),
         "recipe": asdict(recipe),
         "seed": int(seed),
         "method": method,
@@ -326,6 +234,7 @@ def fine_tune(
     }
     store = store if isinstance(store, Store) else Store(store)
     entry = store.entry("finetuned", identity)
+    shape = {"head_layer": head_layer, "adapted": adapted, "n_classes": len(classes)}
     finetuned = FineTuned(entry, encoder, recipe, shape, classes, store)
 
     def is_known() -> bool:
@@ -352,10 +261,11 @@ def _sample(source: Any, n_rows: int | None, seed: int) -> tuple[list[str], list
     if n_rows is not None and not 1 <= n_rows <= len(texts):
         raise ValueError(f"n_rows={n_rows}: expected 1 to {len(texts)}, the rows of {source.name}")
     order = np.random.default_rng(derive_seed(seed, "rows")).permutation(len(texts))
-    kept = np.sort(order[:n_rows])
-    if len(found := np.unique(labels[kept])) < 2:
-        raise ValueError(f"{source.name}: the {len(kept)} rows have one class only ({found[0]}); two are needed")
-    return [texts[row] for row in kept], pairs and [pairs[row] for row in kept], labels[kept]
+    drawn = np.sort(order[:n_rows])
+    classes = np.unique(labels[drawn])
+    if len(classes) < 2:
+        raise ValueError(f"{source.name}: the {len(drawn)} rows have one class only ({classes[0]}); two are needed")
+    return [texts[row] for row in drawn], pairs and [pairs[row] for row in drawn], labels[drawn]
 
 
 def _check(encoder: Encoder, recipe: Recipe, method: str, head_layer: int, tuned: list[int] | None) -> None:
@@ -376,11 +286,11 @@ def _train(
     rows: list[dict[str, Any]],
     method: str,
     tuned: list[int] | None,
-    prepare: "Callable[[nn.Module], nn.Module] | None",
+    prepare: "Prepare | None",
     seed: int,
     progress: bool,
 ) -> None:
-    """Train and write: tensors first, the losses, and the manifest last."""
+    """Train and write: tensors first, then the losses, and the manifest last."""
     import torch
     from safetensors.torch import save
 
@@ -388,15 +298,15 @@ def _train(
     from tsns_workbook.finetuning.training import train
 
     entry, encoder = finetuned.entry, finetuned.start
-    with _quiet():
-        pristine = fresh_model(encoder)
-        own = {f"encoder.{name}": tensor for name, tensor in pristine.state_dict().items()}
+    checkpoints = entry.path / "checkpoints"
+    with quiet_transformers():
+        pretrained = {f"encoder.{name}": tensor for name, tensor in fresh_model(encoder).state_dict().items()}
         start = fresh_model(encoder) if prepare is None else prepare(fresh_model(encoder))
         model = TunedModel(start, **finetuned.shape, seed=derive_seed(seed, "head"))
         model.to(encoder.device).train_only(method, tuned)
-        checkpoints = entry.path / "checkpoints"
-        options: dict[str, Any] = {"folder": checkpoints, "device": encoder.device, "progress": progress}
-        losses, seconds = train(model, rows, encoder.tokenizer, finetuned.recipe, seed=seed, **options)
+        losses, seconds = train(
+            model, rows, encoder, finetuned.recipe, seed=seed, checkpoints=checkpoints, progress=progress
+        )
     if not np.isfinite(losses).all():
         shutil.rmtree(checkpoints, ignore_errors=True)
         raise ValueError(f"learning_rate={finetuned.recipe.learning_rate}: the loss is not finite; take a smaller one")
@@ -404,7 +314,7 @@ def _train(
     changed = {
         name: tensor.cpu().contiguous()
         for name, tensor in model.state_dict().items()
-        if name not in own or not torch.equal(own[name], tensor)
+        if name not in pretrained or not torch.equal(pretrained[name], tensor)
     }
     path = entry.path / TENSORS
     try:

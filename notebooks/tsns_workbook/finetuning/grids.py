@@ -1,9 +1,8 @@
-"""Models tuned in several ways, each tested on the same rows: a grid like that of `tsns_lib.transfer_grid`.
+"""What is tried on an encoder's layers, and the grids of accuracies that come of it.
 
-What is drawn anew, and what it does: trials of partial reinitialization, the causal test of a fingerprint.
+A grid has one row for each source, method and run, like that of `tsns_lib.transfer_grid`.
 """
 
-import hashlib
 import os
 import tempfile
 import time
@@ -19,16 +18,129 @@ from sklearn.metrics import matthews_corrcoef
 from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import announce, bar, is_shown
-from tsns_lib.extraction import EXTRACTION_VERSION, stored_activations, texts_hash, texts_of
+from tsns_lib.extraction import EXTRACTION_VERSION, stored_activations, texts_digest, texts_of
 from tsns_lib.sampling import derive_seed, run_seed
-from tsns_lib.store import Store
-from tsns_lib.transferability.reinitialization import CUTS, reinitialize, scramble
+from tsns_lib.store import Store, content_hash
+from tsns_lib.transferability.reinitialization import reinitialize, scramble
 from tsns_workbook.finetuning.finetune import Recipe, fine_tune
 from tsns_workbook.finetuning.prepared import identity_of, prepared_encoder
 
 COLUMNS = ["source", "target", "method", "k", "run", "accuracy", "matthews", "n", "correct", "seconds"]
+KINDS = {"full": "", "adapter": ", adapters"}
+INTACT = "intact"
+# Counts up when the same seeds and texts would give other predictions than before.
+REINITIALIZED_VERSION = 1
 
-Trials = Callable[[str, int], Mapping[str, Mapping[str, Any]]]  # of a source and the seed of a run
+Layers = Mapping[str, Sequence[int]]  # blocks of layers, counted from 0, by a name that counts from 1
+Trials = Callable[[str, int], Mapping[str, Mapping[str, Any]]]  # options of `fine_tune` by name, for a source and seed
+
+
+# which layers
+
+
+def progressive(n_layers: int) -> dict[str, list[int]]:
+    """The layers from each height to the top.
+
+    Examples
+    --------
+    >>> progressive(3)
+    {'intact': [], 'from layer 3': [2], 'from layer 2': [1, 2], 'from layer 1': [0, 1, 2]}
+    """
+    heights = {f"from layer {first + 1}": list(range(first, n_layers)) for first in reversed(range(n_layers))}
+    return {INTACT: [], **heights}
+
+
+def windows(n_layers: int, width: int = 3) -> dict[str, list[int]]:
+    """Every block of adjacent layers.
+
+    Examples
+    --------
+    >>> windows(4)
+    {'layers 1-3': [0, 1, 2], 'layers 2-4': [1, 2, 3]}
+    """
+    if not 1 <= width <= n_layers:
+        raise ValueError(f"width={width}: expected 1 to {n_layers}, the layers")
+    starts = range(n_layers - width + 1)
+    return {f"layers {first + 1}-{first + width}": list(range(first, first + width)) for first in starts}
+
+
+def all_but(blocks: Layers, n_layers: int) -> dict[str, list[int]]:
+    """The layers outside each block, so that only the block stays pretrained.
+
+    Examples
+    --------
+    >>> all_but({"layers 1-3": [0, 1, 2]}, 4)
+    {'only layers 1-3 kept': [3]}
+    """
+    return {
+        f"only {name} kept": [layer for layer in range(n_layers) if layer not in block]
+        for name, block in blocks.items()
+    }
+
+
+# what is done to them
+
+
+def block_trials(chosen: Mapping[str, int], n_layers: int, n_tuned: int, method: str = "full") -> Trials:
+    """Tune the block that ends at a source's chosen layer, and a top block of the same size.
+
+    The head stands on the last layer of the block and the layers above are dropped. Below a low layer there may be
+    fewer than `n_tuned`: then both blocks have that size. Whole layers (``"full"``) are compared with all layers too.
+
+    Examples
+    --------
+    >>> for name, options in block_trials({"books": 3}, 6, 2)("books", 0).items():
+    ...     print(name, options)
+    ν block {'method': 'full', 'head_layer': 3, 'tuned_layers': [2, 3]}
+    top block {'method': 'full', 'head_layer': 5, 'tuned_layers': [4, 5]}
+    all layers {'method': 'full'}
+    """
+    for layer in chosen.values():
+        if not 0 <= layer < n_layers:
+            raise ValueError(f"chosen={layer}: expected 0 to {n_layers - 1}")
+    if n_tuned < 1:
+        raise ValueError(f"n_tuned={n_tuned}: expected at least 1")
+    if method not in KINDS:
+        raise ValueError(f"method={method!r}: expected one of {', '.join(KINDS)}")
+
+    def trials(source: str, seed: int) -> dict[str, dict[str, Any]]:
+        size = min(n_tuned, chosen[source] + 1)
+        blocks: dict[str, dict[str, Any]] = {
+            name + KINDS[method]: {
+                "method": method,
+                "head_layer": last,
+                "tuned_layers": list(range(last + 1 - size, last + 1)),
+            }
+            for name, last in (("ν block", chosen[source]), ("top block", n_layers - 1))
+        }
+        return blocks | ({"all layers": {"method": "full"}} if method == "full" else {})
+
+    return trials
+
+
+def reinitialized_trials(blocks: Layers, init: str = "paper") -> Trials:
+    """Re-initialise each block by the seed of the run, then tune; an empty block leaves the encoder as it is."""
+
+    def trials(source: str, seed: int) -> dict[str, dict[str, Any]]:
+        return {
+            name: {"prepare": partial(reinitialize, layers=list(layers), init=init, seed=seed)} if layers else {}
+            for name, layers in blocks.items()
+        }
+
+    return trials
+
+
+def scrambled_trials(n_layers: int) -> Trials:
+    """Put the layers in a random order, another one in each run, then tune."""
+
+    def trials(source: str, seed: int) -> dict[str, dict[str, Any]]:
+        order = np.random.default_rng(derive_seed(seed, "order")).permutation(n_layers).tolist()
+        return {"scrambled": {"prepare": partial(scramble, order=order)}}
+
+    return trials
+
+
+# what comes of it
 
 
 def tuning_grid(
@@ -44,79 +156,44 @@ def tuning_grid(
     store: Store | str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Tune an encoder on every source in every way that is tried, and test each model.
+    """Tune an encoder on every source in every way that is tried, and test each model on the source's test.
 
-    Predictions are kept in the store and models are not: a grid of BERT-large's layers would be hundreds of GB.
-
-    Parameters
-    ----------
-    sources : sequence of Source
-        What is trained on.
-    tests : sequence of Source
-        What is predicted after each of them, such as its test split.
-    encoder : Encoder
-        Where every training starts.
-    recipe : Recipe
-        How long and how fast.
-    trials : callable
-        Takes the name of a source and the seed of a run, and gives what is tried: options of `fine_tune` by name.
-    n_rows : int, optional
-        Rows trained on, drawn anew in every run and shared by its trials. Default: all.
-    runs : int
-        Runs, default 3 (arXiv 2004.14975).
-    seed : int
-        Of the study; a run's follows from it, its number and the source's name.
-    store, progress
-        As in `fine_tune`.
-
-    Returns
-    -------
-    DataFrame
-        One row for each source, trial and run, in columns `source`, `target`, `method` (the trial), `k` (rows
-        trained on), `run`, `accuracy` (0 to 1), `matthews` (Matthews' correlation, -1 to 1), `n`, `correct`
-        (boolean array over the target's rows) and `seconds` (of the training).
-
-    Raises
-    ------
-    ValueError
-        If there are not as many tests as sources, or as `fine_tune`.
-    StoreError
-        As `fine_tune`.
+    All trials of a run train on the same sample of `n_rows` rows. Three runs are the number of arXiv 2004.14975. In the
+    grid, `method` is the name of the trial, `k` the number of rows trained on, `accuracy` a share from 0 to 1,
+    `matthews` Matthews' correlation, `correct` a boolean array over the target's rows, and `seconds` the duration of
+    the training. The store keeps the predictions and not the models, which would be hundreds of GB for BERT-large.
 
     Examples
     --------
     >>> from tsns_lib import load_encoder, load_source
     >>> books, dvd = (load_source(f"miniature:{name}", limit=16) for name in ("books", "dvd"))
-    >>> ways = lambda source, seed: {"probing": {"method": "head"}}
+    >>> probing = lambda source, seed: {"probing": {"method": "head"}}
     >>> recipe = Recipe(epochs=1, max_length=16)
-    >>> grid = tuning_grid([books], [dvd], load_encoder(), recipe, ways, runs=1, progress=False)
+    >>> grid = tuning_grid([books], [dvd], load_encoder(), recipe, probing, runs=1, progress=False)
     >>> grid[["source", "target", "k", "n"]]
                 source         target   k   n
     0  miniature:books  miniature:dvd  16  16
     """
     if len(sources) != len(tests):
-        raise ValueError(f"tests: {len(sources)} sources need as many, got {len(tests)}")
-    jobs = [
-        (source, target, run, own, trial)
-        for source, target in zip(sources, tests, strict=True)
-        for run in range(runs)
-        for own in [run_seed(seed, run, source.name)]
-        for trial in trials(source.name, own).items()
-    ]
+        raise ValueError(f"tests: need one for each of the {len(sources)} sources, got {len(tests)}")
+    jobs = []
+    for source, target in zip(sources, tests, strict=True):
+        for run in range(runs):
+            training_seed = run_seed(seed, run, source.name)
+            for method, options in trials(source.name, training_seed).items():
+                jobs.append((source, target, run, method, {"seed": training_seed, "n_rows": n_rows, **options}))
     rows, announced = [], not is_shown(progress)
-    for done, (source, target, run, own, (name, options)) in enumerate(bar(jobs, desc="trainings", show=progress), 1):
+    for done, (source, target, run, method, options) in enumerate(bar(jobs, desc="trainings", show=progress), 1):
         start = time.perf_counter()
-        where: dict[str, Any] = {"only_for": target, "store": store, "progress": progress}
-        tuned = fine_tune(source, encoder, recipe, seed=own, n_rows=n_rows, **options, **where)
+        tuned = fine_tune(source, encoder, recipe, **options, only_for=target, store=store, progress=progress)
         predicted, truth = tuned.predict(target), target.frame["label"].to_numpy()
         seconds = time.perf_counter() - start
-        # the first that was not in the store is the probe
+        # the first training that was not in the store tells what the others will cost
         if not announced and seconds >= tuned.seconds and done < len(jobs):
             announce(f"at most {len(jobs) - done:,} more trainings", (len(jobs) - done) * seconds, 0)
             announced = True
-        correct = predicted == truth
-        scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
-        rows.append((source.name, target.name, name, n_rows or source.n_rows, run, *scores, correct, tuned.seconds))
+        key = source.name, target.name, method, n_rows or source.n_rows, run
+        rows.append((*key, *_scores(truth, predicted), tuned.seconds))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -132,22 +209,7 @@ def probing_grid(
 ) -> pd.DataFrame:
     """Accuracy of a logistic regression on every layer's first token: what a layer holds before any tuning.
 
-    Parameters
-    ----------
-    sources, tests : sequence of Source
-        What is trained on, and what is predicted after each of them.
-    encoder : Encoder
-        Frozen.
-    C : float
-        Inverse strength of the penalty, as in `tsns_lib.transfer_grid`.
-    max_length, store, progress
-        As in `tsns_lib.extract`.
-
-    Returns
-    -------
-    DataFrame
-        One row for each source and layer, in the columns of `tuning_grid` less `seconds`: `method` is "probe" and `k`
-        the layer, the first being 1.
+    The columns are those of `tuning_grid` without `seconds`; `k` is the layer, the first being 1.
 
     Examples
     --------
@@ -159,101 +221,21 @@ def probing_grid(
     options: dict[str, Any] = {"max_length": max_length, "store": store, "progress": progress}
     rows = []
     for source, target in zip(sources, tests, strict=True):
-        known, unknown = (stored_activations(part, encoder, **options) for part in (source, target))
+        known, unknown = (stored_activations(texts, encoder, **options) for texts in (source, target))
         labels, truth = source.frame["label"].to_numpy(), target.frame["label"].to_numpy()
         for layer in range(encoder.n_layers):
-            own = np.arange(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
-            X, Z = (computable(entry.read(columns=own)) for entry in (known, unknown))
-            predicted = fit_classifier(X, labels, C).predict(Z)
-            correct = predicted == truth
-            scores = correct.mean(), matthews_corrcoef(truth, predicted), len(truth)
-            rows.append((source.name, target.name, "probe", layer + 1, 0, *scores, correct))
+            neurons = np.arange(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
+            predicted = _predictions(known, labels, unknown, neurons, C)
+            rows.append((source.name, target.name, "probe", layer + 1, 0, *_scores(truth, predicted)))
     return pd.DataFrame(rows, columns=COLUMNS[:-1])
 
 
-# Counts up when the same draws and texts would give other predictions than before.
-REDRAWN_VERSION = 1
-INTACT = "intact"
-INITS = tuple(CUTS)
-
-
-def progressive(n_layers: int) -> dict[str, list[int]]:
-    """Layers drawn anew from every height to the top, by name; layers are counted from 1 in a name, else from 0.
-
-    Examples
-    --------
-    >>> progressive(3)
-    {'intact': [], 'from layer 3': [2], 'from layer 2': [1, 2], 'from layer 1': [0, 1, 2]}
-    """
-    heights = {f"from layer {first + 1}": list(range(first, n_layers)) for first in reversed(range(n_layers))}
-    return {INTACT: [], **heights}
-
-
-def windows(n_layers: int, width: int = 3) -> dict[str, list[int]]:
-    """Every block of adjacent layers, by name.
-
-    Examples
-    --------
-    >>> windows(4)
-    {'layers 1-3': [0, 1, 2], 'layers 2-4': [1, 2, 3]}
-    """
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"width={width}: expected 1 to {n_layers}, the layers")
-    starts = range(n_layers - width + 1)
-    return {f"layers {first + 1}-{first + width}": list(range(first, first + width)) for first in starts}
-
-
-def all_but(blocks: Mapping[str, Sequence[int]], n_layers: int) -> dict[str, list[int]]:
-    """Everything outside each block, by name: only the block stays pretrained.
-
-    Examples
-    --------
-    >>> all_but({"layers 1-3": [0, 1, 2]}, 4)
-    {'only layers 1-3 kept': [3]}
-    """
-    return {
-        f"only {name} kept": [layer for layer in range(n_layers) if layer not in block]
-        for name, block in blocks.items()
-    }
-
-
-def redrawn_trials(blocks: Mapping[str, Sequence[int]], init: str = "paper") -> Trials:
-    """Fine-tune after drawing each block anew, for `tsns_workbook.finetuning.grids.tuning_grid`.
-
-    Parameters
-    ----------
-    blocks : mapping of str to sequence of int
-        Layers by name; none leaves the encoder as it is.
-    init : {"paper", "released"}
-        As in `reinitialize`.
-
-    Returns
-    -------
-    callable
-        Takes the name of a source and the seed of a run, which the draws follow.
-    """
-    return lambda source, seed: {
-        name: {"prepare": partial(reinitialize, layers=list(layers), init=init, seed=seed)} if layers else {}
-        for name, layers in blocks.items()
-    }
-
-
-def scrambled_trials(n_layers: int) -> Trials:
-    """Fine-tune with the layers in another order, drawn anew for every run."""
-
-    def trials(source: str, seed: int) -> dict[str, dict[str, Any]]:
-        order = np.random.default_rng(derive_seed(seed, "order")).permutation(n_layers).tolist()
-        return {"scrambled": {"prepare": partial(scramble, order=order)}}
-
-    return trials
-
-
-def redrawn_grid(
+def reinitialized_grid(
     sources: Sequence[Any],
     tests: Sequence[Any],
     encoder: Encoder,
     selected: Mapping[str, ArrayLike],
-    blocks: Mapping[str, Sequence[int]],
+    blocks: Layers,
     *,
     runs: int = 3,
     C: float = 0.01,
@@ -262,87 +244,78 @@ def redrawn_grid(
     store: Store | str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Accuracy of chosen neurons when a block of layers is drawn anew and nothing is tuned.
+    """Accuracy of selected neurons when a block of layers is re-initialised and nothing is tuned.
 
-    The neurons stay those that were chosen on the intact encoder; the classifier is trained on their new states.
-    Predictions are kept in the store, drawn encoders and their states are not.
-
-    Parameters
-    ----------
-    sources, tests : sequence of Source
-        What a classifier is trained on, and what it predicts after each of them.
-    encoder : Encoder
-        The intact one.
-    selected : mapping of str to array of int
-        The neurons chosen on each source.
-    blocks : mapping of str to sequence of int
-        Layers by name, such as `windows` gives them.
-    runs : int
-        Draws of every block.
-    C : float
-        As in `tsns_lib.transfer_grid`.
-    max_length, store, progress
-        As in `tsns_lib.extract`.
-    seed : int
-        Of the study.
-
-    Returns
-    -------
-    DataFrame
-        For each source one row for "intact" and for each block and run, in columns `source`, `target`, `method` (the
-        block's name), `k` (neurons), `run`, `accuracy` (0 to 1), `n` and `correct`.
+    `selected` holds the neurons that were selected for each source on the intact encoder; a classifier is trained on
+    their new states. A source has a row for ``"intact"`` and one for each block and run; `k` is the number of neurons.
+    The store keeps the predictions, but neither the re-initialised encoders nor their states.
     """
     store = store if isinstance(store, Store) else Store(store)
-    cases = [(*pair, np.asarray(selected[pair[0].name])) for pair in zip(sources, tests, strict=True)]
-    draws: dict[tuple[str, int], Any] = {(INTACT, 0): None}
+    cases = [(source, target, np.asarray(selected[source.name])) for source, target in zip(sources, tests, strict=True)]
+    prepares: dict[tuple[str, int], Any] = {(INTACT, 0): None}
     for name, layers in blocks.items():
         for run in range(runs):
-            own = derive_seed(seed, "redrawn", run)
-            draws[name, run] = partial(reinitialize, layers=list(layers), seed=own)
+            weights_seed = derive_seed(seed, "redrawn", run)
+            prepares[name, run] = partial(reinitialize, layers=list(layers), seed=weights_seed)
     rows = []
-    for (name, run), draw in bar(draws.items(), desc="drawn anew", show=progress):
-        found = _redrawn_predictions(cases, encoder, draw, C, store, max_length=max_length, progress=progress)
-        for (source, target, neurons), predicted in zip(cases, found, strict=True):
+    for (name, run), prepare in bar(prepares.items(), desc="re-initialised", show=progress):
+        options: dict[str, Any] = {"max_length": max_length, "progress": progress}
+        predictions = _case_predictions(cases, encoder, prepare, C, store, **options)
+        for (source, target, neurons), predicted in zip(cases, predictions, strict=True):
             correct = predicted == target.frame["label"].to_numpy()
             rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(correct), correct))
-    return pd.DataFrame(rows, columns=["source", "target", "method", "k", "run", "accuracy", "n", "correct"])
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("matthews", "seconds")])
 
 
-def _redrawn_predictions(
-    cases: Sequence[tuple[Any, Any, np.ndarray]], encoder: Encoder, draw: Any, C: float, store: Store, **options: Any
+def _case_predictions(
+    cases: Sequence[tuple[Any, Any, np.ndarray]], encoder: Encoder, prepare: Any, C: float, store: Store, **options: Any
 ) -> list[np.ndarray]:
-    """Labels predicted for every target by its source's neurons, in the encoder after a draw."""
+    """Labels predicted for every target by the neurons of its source, in the encoder after `prepare`."""
     entries = [
-        store.entry("predictions", _redrawn_identity(encoder, draw, C, options["max_length"], *case)) for case in cases
+        store.entry("predictions", _identity(encoder, prepare, C, options["max_length"], *case)) for case in cases
     ]
     missing = [number for number, entry in enumerate(entries) if not entry.is_finished(1)]
     if missing:
-        # A drawn encoder and its states serve this once: a hundred of them would fill the store.
+        # A re-initialised encoder and its states are needed only once: a hundred of them would fill the store.
         with tempfile.TemporaryDirectory() as folder:
-            drawn = prepared_encoder(encoder, draw, store=folder) if draw else encoder
-            where = Store(folder) if draw else store
+            altered = prepared_encoder(encoder, prepare, store=folder) if prepare else encoder
+            states_store = Store(folder) if prepare else store
             for number in missing:
-                *parts, neurons = cases[number]
-                states = (stored_activations(part, drawn, store=where, **options) for part in parts)
-                X, Z = (computable(entry.read(columns=neurons)) for entry in states)
-                entries[number].write(0, fit_classifier(X, parts[0].frame["label"].to_numpy(), C).predict(Z))
+                source, target, neurons = cases[number]
+                known, unknown = (
+                    stored_activations(texts, altered, store=states_store, **options) for texts in (source, target)
+                )
+                labels = source.frame["label"].to_numpy()
+                entries[number].write(0, _predictions(known, labels, unknown, neurons, C))
                 entries[number].finish(1)
     return [entry.read() for entry in entries]
 
 
-def _redrawn_identity(
-    encoder: Encoder, draw: Any, C: float, max_length: int, source: Any, target: Any, neurons: np.ndarray
+def _identity(
+    encoder: Encoder, prepare: Any, C: float, max_length: int, source: Any, target: Any, neurons: np.ndarray
 ) -> dict[str, Any]:
-    numbers = {"labels": source.frame["label"].to_numpy(), "neurons": neurons}
     return {
-        "encoder": encoder.fingerprint,
+        "encoder": encoder.digest,
         "dtype": encoder.dtype,
-        "prepare": identity_of(draw),
+        "prepare": identity_of(prepare),
         "C": C,
         "max_length": max_length,
-        "source": texts_hash(*texts_of(source, None)),
-        "target": texts_hash(*texts_of(target, None)),
+        "source": texts_digest(*texts_of(source, None)),
+        "target": texts_digest(*texts_of(target, None)),
         "extraction_version": EXTRACTION_VERSION[encoder.dtype],
-        "redrawn_version": REDRAWN_VERSION,
-        **{name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest() for name, values in numbers.items()},
+        "redrawn_version": REINITIALIZED_VERSION,
+        "labels": content_hash([source.frame["label"].to_numpy().astype("<i8").tobytes()]),
+        "neurons": content_hash([neurons.astype("<i8").tobytes()]),
     }
+
+
+def _predictions(known: Any, labels: np.ndarray, unknown: Any, neurons: np.ndarray, C: float) -> np.ndarray:
+    """Labels of unknown rows, by a classifier on some neurons of the known rows."""
+    X, Z = (computable(entry.read(columns=neurons)) for entry in (known, unknown))
+    return fit_classifier(X, labels, C).predict(Z)
+
+
+def _scores(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, float, int, np.ndarray]:
+    """Accuracy, Matthews' correlation, rows, and which of them are correct."""
+    correct = predicted == truth
+    return correct.mean(), matthews_corrcoef(truth, predicted), len(truth), correct

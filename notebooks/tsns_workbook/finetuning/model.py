@@ -1,10 +1,11 @@
 """A pretrained encoder with a head on one of its layers and, where wanted, bottleneck adapters.
 
-This file imports torch; it is reached from inside functions only, so that importing the package stays light.
+This module imports torch, so others import it inside their functions only.
 """
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -31,10 +32,10 @@ class Head(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A bottleneck beside the identity, which it is before training.
+    """A bottleneck with a skip connection; before training it is the identity.
 
-    Our own few lines: peft has no bottleneck adapters, and the library that has them (adapters) wants another
-    version of transformers.
+    These few lines are our own: peft has no bottleneck adapters, and the library adapters needs another version of
+    transformers.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -47,21 +48,16 @@ class Adapter(nn.Module):
         return states + self.up(nn.functional.gelu(self.down(states)))
 
 
+def _adapted(adapter: Adapter, module: nn.Module, inputs: Any, states: torch.Tensor) -> torch.Tensor:
+    """What leaves a module when an adapter follows it; a forward hook."""
+    return adapter(states)
+
+
 class TunedModel(nn.Module):
     """An encoder up to its layer `head_layer`, adapters in the layers `adapted`, and a head on the first token.
 
-    Parameters
-    ----------
-    encoder : torch.nn.Module
-        A model of its own, whose higher layers are dropped here; layers in ``encoder.layer``.
-    head_layer : int
-        Counted from 0.
-    n_classes : int
-        Outputs of the head.
-    adapted : collection of int
-        Layers that get an adapter after their attention and one after their feed-forward half.
-    seed : int
-        Seed of the new weights.
+    The higher layers of `encoder` are dropped in place, so nothing else may use it. A layer in `adapted` gets two
+    adapters, after its attention and after its feed-forward half. `seed` determines all new weights.
     """
 
     def __init__(
@@ -81,9 +77,7 @@ class TunedModel(nn.Module):
                 for place in ("attention.output", "output"):
                     adapter = self.adapters[f"{number}_{place.replace('.', '_')}"] = Adapter(config.hidden_size)
                     # the last step before the sum with the skipped states and its LayerNorm
-                    layers[number].get_submodule(f"{place}.dropout").register_forward_hook(
-                        lambda module, inputs, states, adapter=adapter: adapter(states)
-                    )
+                    layers[number].get_submodule(f"{place}.dropout").register_forward_hook(partial(_adapted, adapter))
         generator = torch.Generator().manual_seed(seed)
         for name, tensor in [*self.head.named_parameters(), *self.adapters.named_parameters()]:
             if name.endswith("bias") or "up." in name:
@@ -124,13 +118,7 @@ class TunedModel(nn.Module):
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The list of layers of BERT and its like.
-
-    Raises
-    ------
-    ValueError
-        If the model keeps its layers elsewhere.
-    """
+    """The list of layers of BERT and its like."""
     layers = getattr(getattr(model, "encoder", None), "layer", None)
     if not isinstance(layers, nn.ModuleList):
         raise ValueError(f"{type(model).__name__}: has no encoder.layer, which BERT, RoBERTa and ELECTRA have")
@@ -138,5 +126,5 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
 
 
 def fresh_model(encoder: Encoder) -> nn.Module:
-    """The encoder's weights in single precision, in a model that nobody shares."""
+    """The encoder's weights in single precision, in a model that nothing else uses."""
     return cast(nn.Module, replace(encoder, dtype="float32").model)

@@ -1,4 +1,4 @@
-"""Encoders that are made here, from another by a function, and lie in the store as folders like any other's."""
+"""Encoders that a function makes from another, kept in the store as folders that load like any other's."""
 
 import functools
 import json
@@ -9,52 +9,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsns_lib.encoders import TOKENIZER_EXTRAS, TOKENIZER_FILES, Encoder, _quiet, load_encoder
+from tsns_lib.encoders import TOKENIZER_EXTRAS, TOKENIZER_FILES, Encoder, load_encoder, quiet_transformers
 from tsns_lib.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
 
+    Prepare = Callable[[nn.Module], nn.Module]
+
 
 def prepared_encoder(
-    encoder: Encoder,
-    prepare: "Callable[[nn.Module], nn.Module]",
-    *,
-    store: Store | str | os.PathLike[str] | None = None,
+    encoder: Encoder, prepare: "Prepare", *, store: Store | str | os.PathLike[str] | None = None
 ) -> Encoder:
-    """The encoder with something done to its model: layers drawn anew, or in another order.
+    """The encoder with something done to its model, such as layers re-initialised or put in another order.
 
-    Parameters
-    ----------
-    encoder : Encoder
-        As `tsns_lib.load_encoder` gives it; it is not changed.
-    prepare : functools.partial
-        Of a function of a module that takes a model and returns another, with arguments that are JSON.
-    store : Store or path, optional
-        Where its folder is kept and read again. Default: ``Store()``.
-
-    Returns
-    -------
-    Encoder
-        Of the same device and dtype.
-
-    Raises
-    ------
-    ValueError
-        If `prepare` is no such partial, or as it raises.
+    `prepare` is a ``functools.partial`` of a function of a module; it takes a model and returns another, and its
+    arguments are plain JSON.
 
     Examples
     --------
     >>> from functools import partial
     >>> from tsns_lib.encoders import load_encoder
     >>> from tsns_lib.transferability.reinitialization import reinitialize
-    >>> drawn = prepared_encoder(load_encoder(), partial(reinitialize, layers=[4, 5], seed=1))
-    >>> drawn.n_neurons, drawn.fingerprint == load_encoder().fingerprint
+    >>> prepared = prepared_encoder(load_encoder(), partial(reinitialize, layers=[4, 5], seed=1))
+    >>> prepared.n_neurons, prepared.digest == load_encoder().digest
     (2304, False)
     """
     from tsns_workbook.finetuning.model import fresh_model
 
-    identity = {"encoder": encoder.fingerprint, "prepare": identity_of(prepare)}
+    identity = {"encoder": encoder.digest, "prepare": identity_of(prepare)}
     store = store if isinstance(store, Store) else Store(store)
     return stored_encoder(encoder, lambda: prepare(fresh_model(encoder)), identity, store)
 
@@ -62,29 +45,23 @@ def prepared_encoder(
 def stored_encoder(
     encoder: Encoder, altered: "Callable[[], nn.Module]", identity: dict[str, Any], store: Store
 ) -> Encoder:
-    """The encoder with another model in it, from a folder in the store; `altered` is asked where there is none."""
+    """The encoder with another model in it; `altered` makes the model where the store has no folder of it yet."""
     folder = store.entry("encoders", identity).path
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _quiet(), tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            part = Path(temporary) / "whole"
-            altered().save_pretrained(part)  # type: ignore[operator]
+        with quiet_transformers(), tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            complete = Path(temporary) / "complete"
+            altered().save_pretrained(complete)  # type: ignore[operator]
             for name in (*TOKENIZER_FILES, *TOKENIZER_EXTRAS):
                 if (encoder.folder / name).is_file():
-                    shutil.copy(encoder.folder / name, part)
+                    shutil.copy(encoder.folder / name, complete)
             if not folder.is_dir():
-                os.replace(part, folder)
-    return load_encoder(folder, device=encoder._device, dtype=encoder.dtype)
+                os.replace(complete, folder)
+    return load_encoder(folder, device=encoder.requested_device, dtype=encoder.dtype)
 
 
 def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
-    """Name what is done to a model, in JSON.
-
-    Raises
-    ------
-    ValueError
-        If it is no partial of a function that another process finds under its name.
-    """
+    """The path of the function and its arguments in JSON, as they stand in the keys of the store."""
     if prepare is None:
         return None
     function = getattr(prepare, "func", None)

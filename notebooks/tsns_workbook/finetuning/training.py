@@ -1,6 +1,6 @@
 """Training by transformers' Trainer, with checkpoints from which a killed run goes on to the same bits.
 
-This file imports torch; it is reached from inside functions only, so that importing the package stays light.
+This module imports torch, so others import it inside their functions only.
 """
 
 import json
@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
 from tsns_lib.sampling import derive_seed
 
@@ -28,12 +28,13 @@ OPTIMIZER = "optimizer.safetensors"
 class SafeTrainer(Trainer):
     """A Trainer whose checkpoints are safetensors and JSON.
 
-    Its own would hold the optimizer, the schedule, the generators' states and the arguments as pickles. The first
-    two are written here, as tensors and as JSON; the generators need no file, because `Course` seeds every step.
+    A Trainer pickles the optimizer, the schedule, the states of the random generators and the arguments. Here the
+    optimizer is written as tensors and the schedule as JSON; the generators need no file, because `Course` seeds
+    every step.
     """
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write weights and optimizer; Trainer adds its state, with the losses, as JSON when this is done."""
+        """Write weights and optimizer; afterwards Trainer adds its own state, with the losses, as JSON."""
         assert output_dir is not None and self.model and self.optimizer and self.lr_scheduler
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,14 +48,14 @@ class SafeTrainer(Trainer):
 
 
 class Course(TrainerCallback):
-    """What accompanies a training: seeds of its own for every epoch and step, checkpoints by the clock, a bar."""
+    """What runs beside a training: a seed for every epoch and step, a checkpoint every minute, a progress bar."""
 
     def __init__(self, seed: int, checkpoint: Path | None, shown: tqdm) -> None:
         self.seed, self.checkpoint, self.shown = seed, checkpoint, shown
         self.started = self.saved = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Go on with the optimizer of the checkpoint; Trainer itself has read its weights and its state."""
+        """Restore optimizer and schedule from the checkpoint; Trainer itself has read the weights and its state."""
         self.shown.total = state.max_steps
         self.shown.update(state.global_step)
         if self.checkpoint is not None:
@@ -79,58 +80,37 @@ class Course(TrainerCallback):
         torch.manual_seed(derive_seed(self.seed, "step", state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint when it is time."""
+        """Ask for a checkpoint when the last one is a minute old."""
         self.shown.update()
         control.should_save = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the step's time beside its loss: it outlives a kill with it."""
+        """Log the step's time beside its loss, so that a checkpoint holds both."""
         state.log_history[-1]["seconds"] = time.perf_counter() - self.started
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock anew."""
+        """Restart the clock."""
         self.saved = time.perf_counter()
 
 
 def train(
     model: torch.nn.Module,
     rows: Sequence[dict[str, Any]],
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     recipe: Any,
     *,
     seed: int,
-    folder: Path,
-    device: str,
+    checkpoints: Path,
     progress: bool,
 ) -> tuple[list[float], list[float]]:
-    """Train what is not frozen, in place, going on from a checkpoint in `folder` where there is one.
+    """Train in place what is not frozen, from the last checkpoint where there is one: loss and seconds of every step.
 
-    Parameters
-    ----------
-    model : TunedModel
-        Gives a loss for a batch of rows.
-    rows : sequence of dict
-        Tokens of each row and its class number under ``"labels"``.
-    tokenizer : PreTrainedTokenizerBase
-        Pads a batch to its longest row; a batch has rows of like length.
-    recipe : Recipe
-        How long and how fast.
-    seed : int
-        Of the order of the rows and of dropout.
-    folder : Path
-        For checkpoints; the caller removes it when it has written the result.
-    device : str
-        Of the encoder: the CPU, or else the first GPU.
-    progress : bool
-        Whether to show a bar over the steps.
-
-    Returns
-    -------
-    losses, seconds : list of float
-        Of every step, those before a kill too.
+    A row holds its tokens, and its class number under ``"labels"``. The steps before a kill are part of the result.
+    The caller removes the folder `checkpoints` when the result is written. Training runs on the encoder's device: the
+    CPU, or else the first GPU.
     """
     arguments = TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
@@ -139,10 +119,10 @@ def train(
         train_sampling_strategy="group_by_length",
         bf16=recipe.dtype == "bfloat16",
         optim="adamw_torch_fused",
-        use_cpu=device == "cpu",
+        use_cpu=encoder.device == "cpu",
         dataloader_pin_memory=False,
         remove_unused_columns=False,
-        save_strategy="no",  # Course asks for them
+        save_strategy="no",  # Course asks for checkpoints
         save_only_model=True,
         save_total_limit=1,
         logging_steps=1,
@@ -150,12 +130,12 @@ def train(
         disable_tqdm=True,
         log_level="error",
     )
-    checkpoint = _newest(folder)
+    checkpoint = _newest(checkpoints)
     with bar(show=progress, desc="fine-tuning", unit="step") as shown, torch.random.fork_rng():
         trainer = SafeTrainer(
             model,
             arguments,
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=DataCollatorWithPadding(encoder.tokenizer),
             train_dataset=rows,
             callbacks=[Course(seed, checkpoint, shown)],
         )
@@ -166,7 +146,7 @@ def train(
 
 
 def _newest(folder: Path) -> Path | None:
-    """The last checkpoint that was written whole: Trainer's state is its last file."""
+    """The last complete checkpoint: the file that Trainer writes last can be read."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
         with suppress(OSError, ValueError):
             json.loads((path / "trainer_state.json").read_text())
