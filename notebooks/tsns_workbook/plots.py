@@ -123,7 +123,7 @@ def gain_forest_plot(gains: pd.DataFrame, *, generated: bool, title: str = "Gain
         axes.axvline(0, color=INK, linewidth=1)
         for is_clear, pairs in rows.groupby(clear):
             name, color = looks[bool(is_clear)]
-            look = {"fmt": "o", "color": color, "capsize": 2, "markersize": 5, "label": name}
+            look: dict[str, Any] = {"fmt": "o", "color": color, "capsize": 2, "markersize": 5, "label": name}
             spread = [pairs["gain"] - pairs["low"], pairs["high"] - pairs["gain"]]
             axes.errorbar(pairs["gain"], pairs.index, xerr=spread, **look)
         axes.set_yticks(rows.index, rows["source"].map(short_name) + " → " + rows["target"].map(short_name))

@@ -53,12 +53,7 @@ class Interval(NamedTuple):
 # names
 
 
-def is_generated(source: Any) -> bool:
-    """Tell whether a source (a `Source`, its name, or names joined by "+") is generated data."""
-    return bool(getattr(source, "generated", "miniature:" in str(source)))
-
-
-def caption(title: str, generated: bool | Iterable[Any]) -> str:
+def caption(title: str, generated: bool) -> str:
     """Append "(generated data)" to a title if the data are generated.
 
     Examples
@@ -66,21 +61,12 @@ def caption(title: str, generated: bool | Iterable[Any]) -> str:
     >>> caption("Table 2", True)
     'Table 2 (generated data)'
     """
-    marked = generated if isinstance(generated, bool) else any(map(is_generated, generated))
-    return f"{title} (generated data)" if marked else title
+    return f"{title} (generated data)" if generated else title
 
 
 def short_name(name: str) -> str:
     """Strip "miniature:" and "hub:" from a source's name, or from every name in a union's."""
     return name.replace("miniature:", "").replace("hub:", "")
-
-
-bare = short_name
-
-
-def members_of(frame: pd.DataFrame) -> pd.Series:
-    """Which sources stand together in each row of a grid."""
-    return frame["members"] if "members" in frame else frame["source"].str.split("+").map(tuple)
 
 
 def label(method: str, k: int) -> str:
@@ -126,7 +112,7 @@ def encoder_table(encoder: Any) -> pd.DataFrame:
         "neurons": encoder.n_neurons,
         "dtype": encoder.dtype,
         "commit": encoder.revision or "not from a hub",
-        "fingerprint": encoder.fingerprint[:16],
+        "fingerprint": encoder.digest[:16],
     }
     return pd.DataFrame([facts])
 
@@ -148,8 +134,7 @@ def beside_paper(grid: pd.DataFrame, paper: pd.DataFrame, *, columns: Sequence[K
     theirs, ours = _cells(paper, 1, names), _cells(grid, 100, names)
     shown = [name for name in theirs if name in ours] if columns is None else [label(*key) for key in columns]
     pairs = pd.Index(names.values(), name="source → target")
-    generated = grid["generated"].any() if "generated" in grid else any(map(is_generated, grid["source"]))
-    sides = {"ours (generated)" if generated else "ours": ours, "paper": theirs}
+    sides = {"ours (generated)" if grid["generated"].any() else "ours": ours, "paper": theirs}
     table, compared = {}, set()
     for name in shown:
         figures = {side: cells[name].reindex(pairs) for side, cells in sides.items() if name in cells}
@@ -176,7 +161,7 @@ def _cells(frame: pd.DataFrame, scale: float, names: dict[tuple[frozenset, str],
     """
     rows = frame.dropna(subset=["accuracy"])
     written = []
-    for source, sources, target in zip(rows["source"], members_of(rows), rows["target"], strict=True):
+    for source, sources, target in zip(rows["source"], rows["members"], rows["target"], strict=True):
         pair = frozenset(map(short_name, sources)), short_name(target)
         written.append(names.setdefault(pair, f"{short_name(source)} → {pair[1]}"))
     labels = [label(method, k) for method, k in zip(rows["method"], rows["k"], strict=True)]

@@ -239,7 +239,7 @@ def contrast(grid: pd.DataFrame, sides: Sides, *, seed: int = 0) -> Interval:
     return _interval(np.mean(gaps), np.mean(draws, axis=0))
 
 
-def _interval(estimate: Any, draws: ArrayLike) -> Interval:
+def _interval(estimate: Any, draws: Any) -> Interval:
     low, high = np.percentile(draws, PERCENTILES)
     return Interval(float(estimate), float(low), float(high))
 

@@ -20,11 +20,8 @@ from tsns_workbook.report import (
     beside_paper,
     caption,
     claim,
-    encoder_table,  # noqa: F401
     label,
-    members_of,
     short_name,
-    sources_table,  # noqa: F401
     verdict,
 )
 from tsns_workbook.statistics import CELL, Bootstrap, accuracy_table, contest, difference, margin, wins
@@ -65,7 +62,7 @@ def table4_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any
 def table5_claims(boot: Bootstrap, k: int, last: Key) -> list[dict[str, Any]]:
     """Judge what the paper says of Table 5, on the grid of one budget, with single sources and combinations."""
     (target,) = boot.grid["target"].unique()
-    names = dict(zip(members_of(boot.grid), boot.grid["source"], strict=True))
+    names = dict(zip(boot.grid["members"], boot.grid["source"], strict=True))
     cells = {
         members: (name, target, "multi_tsns" if len(members) > 1 else "tsns", k) for members, name in names.items()
     }

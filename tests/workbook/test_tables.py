@@ -17,7 +17,7 @@ def cell(source, target, method, k, percent, run=0, **more):
     correct = np.arange(N) < N * percent // 100
     facts = {"stability": np.nan, "resamples": 0, "selected": None, "alphas": None, "term_medians": None, **more}
     row = {"source": source, "target": target, "method": method, "k": k, "run": run, "correct": correct, **facts}
-    return row | {"accuracy": correct.mean(), "n": N}
+    return row | {"accuracy": correct.mean(), "n": N, "members": tuple(source.split("+")), "generated": False}
 
 
 def grid_of(sources, targets, tsns, name="tsns"):
