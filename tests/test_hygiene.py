@@ -1,4 +1,4 @@
-"""A notebook tells and the library computes: what may stand in a notebook, and what may not stand in its outputs."""
+"""A notebook explains and the packages compute: what a notebook must contain, and what its outputs must not."""
 
 import ast
 import html
@@ -32,7 +32,7 @@ def nodes_of(path, *types):
     return [node for cell in cells_of(path) for node in ast.walk(ast.parse(cell.source)) if isinstance(node, types)]
 
 
-# the seven steps
+# what every notebook contains
 
 
 @every_notebook
@@ -60,7 +60,7 @@ def test_versions_and_profile_are_printed_first(path):
 
 
 @every_notebook
-def test_the_method_stands_there_with_a_formula_before_anything_is_computed(path):
+def test_the_method_is_explained_with_a_formula_before_anything_is_computed(path):
     method = nbformat.read(path, as_version=4).cells[3]
     assert method.cell_type == "markdown" and re.search(r"\$[^$]*[=<>\\][^$]*\$", method.source)
 
@@ -72,7 +72,7 @@ def test_it_ends_with_a_verdict_and_a_record_of_its_own_name(path):
     assert f'report.record(\n    "{path.stem}",' in record.source and has(record, "nbval-ignore-output")
 
 
-# no logic, no places
+# no logic and no paths
 
 
 @every_notebook
@@ -154,7 +154,6 @@ def test_a_quotation_is_found(tmp_path):
         "x", outputs=[nbformat.v4.new_output("stream", text=f"row 1: {books.frame['text'][1]}")]
     )
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "quotes.ipynb")
-    found = quotations(books, runs_of_words(tmp_path / "quotes.ipynb"))
-    assert found and found <= set(
-        map(tuple, zip(*(words_of(books.frame["text"][1])[n:] for n in range(RUN)), strict=False))
-    )
+    quoted = quotations(books, runs_of_words(tmp_path / "quotes.ipynb"))
+    words = words_of(books.frame["text"][1])
+    assert quoted and quoted <= set(zip(*(words[n:] for n in range(RUN)), strict=False))

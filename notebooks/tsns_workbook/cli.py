@@ -38,11 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("names", nargs="*", metavar="NAME", help="a notebook's name or its beginning (default: all)")
     run.add_argument("--profile", default="mini", help="a folder in params/ (default: mini)")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="run N notebooks at a time (default: 1)")
-    run.add_argument(
-        "--scheduler",
-        metavar="WHERE",
-        help="run on a Dask cluster, given by its address, or compute in a pool of processes: processes or processes:N",
-    )
+    run.add_argument("--scheduler", metavar="WHERE", help="compute in processes[:N] or on a Dask cluster (address)")
     run.add_argument("--param", action="append", default=[], metavar="K=V", help="change a parameter; may be repeated")
     run.add_argument("--force", action="store_true", help="run even the notebooks that are up to date")
     run.set_defaults(command=_run)
