@@ -186,6 +186,11 @@ def curve_gradient(losses: ArrayLike) -> np.ndarray:
 # what is near to what
 
 
+def mean_cosine(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
+    """The cosine of two task embeddings, averaged over their components."""
+    return float(np.mean([cosine(vector, b[component]) for component, vector in a.items()]))
+
+
 def rank_sources(target: Mapping[str, np.ndarray], sources: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
     """Rank the sources by the cosine to the target in each component, and fuse the rankings: scores, the best first.
 
