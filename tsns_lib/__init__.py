@@ -1,7 +1,7 @@
 """Task-specific neuron selection: from texts to the neurons that matter, and to another domain.
 
 The names below are the public ones. They load on first use, so that importing the package costs next to
-nothing and torch is only needed by who extracts activations.
+nothing. Only the extraction of activations needs torch.
 """
 
 from importlib import import_module
