@@ -5,6 +5,7 @@ store is the same whichever of the two a caller passed.
 """
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,13 +13,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+LARGEST = 1e60  # squares of such values, their sums over a matrix, and squares of those stay below 1e308
+SMALLEST = 1e-8  # features that are all nearer to 0 are zeros or noise: scores divide by their squares
+MOST_CLASSES = 1_000  # more are row numbers or quantities, with which a forest would not end (our choice)
 
-def whole_number(name: str, value: Any, least: int = 1) -> int:
+
+def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """The value as an int, or a ValueError."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise ValueError(f"{name}: must be a whole number, got {value!r}")
+        raise ValueError(f"{name}: must be a whole number, got {value!r:.80}")
     if value < least:
         raise ValueError(f"{name}: must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name}: must be at most {most:,}, got {value}")
     return int(value)
 
 
@@ -26,54 +33,128 @@ def share(name: str, value: Any, *, zero: bool = False, one: bool = True) -> flo
     """The value as a float between 0 and 1, or a ValueError; `zero` and `one` say which ends are allowed."""
     number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
     if not (number and (0 < value < 1 or (zero and value == 0) or (one and value == 1))):
-        raise ValueError(f"{name}: must be in {'[' if zero else '('}0, 1{']' if one else ')'}, got {value!r}")
+        raise ValueError(f"{name}: must be in {'[' if zero else '('}0, 1{']' if one else ')'}, got {value!r:.80}")
     return float(value)
 
 
 def positive(name: str, value: Any) -> float:
     """The value as a finite float above 0, or a ValueError."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: must be positive, got {value!r}")
+        raise ValueError(f"{name}: must be positive, got {value!r:.80}")
     return float(value)
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """The value as a str, or a ValueError unless it is one of two allowed words or more."""
+    if not isinstance(value, str) or value not in allowed:
+        *others, last = map(repr, allowed)
+        raise ValueError(f"{name}: must be {', '.join(others)} or {last}, got {value!r:.80}")
+    return str(value)
+
+
+def numbers(name: str, values: ArrayLike, what: str) -> np.ndarray:
+    """The values as an array of real numbers of their own type, or a ValueError; `what` says what they must be.
+
+    Nothing is dropped in silence: a mask is no number, and neither is text that looks like one.
+    """
+    array = _array(name, values, f"be {what}")
+    if array.dtype.kind == "O" and array.ndim:
+        for value in array.flat:
+            if not isinstance(value, Real):
+                raise ValueError(f"{name}: must be {what}, and {value!r:.40} is no number")
+        try:
+            array = array.astype(float)
+        except OverflowError:
+            raise ValueError(f"{name}: must be {what}, and a number is too large") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: must be {what}, got {array.dtype} of shape {array.shape}")
+    return array
 
 
 def matrix(name: str, values: ArrayLike, axes: str) -> np.ndarray:
     """The values as a finite matrix in double precision, or a ValueError; `axes` says what its axes are."""
-    array = np.asarray(values, dtype=float)
+    array = numbers(name, values, f"a matrix ({axes})")
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name}: must be a matrix ({axes}), got shape {array.shape}")
+    with np.errstate(over="ignore"):
+        array = array.astype(float, copy=False)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise ValueError(f"{name}: must be a finite matrix ({axes}), row {finite.argmin()} is not finite")
+    if max(array.max(), -array.min()) > LARGEST:
+        row = int(np.abs(array).max(axis=1).argmax())
+        raise ValueError(f"{name}: row {row} holds values beyond {LARGEST:g}, whose squares cannot be computed with")
+    return array
+
+
+def one_each(name: str, values: ArrayLike, n_rows: int, what: str, verb: str = "have one") -> np.ndarray:
+    """One label or name for each row, of shape (n_rows,), or a ValueError; `what` says of what kind they are.
+
+    A missing one (NaN, None, NaT, pandas.NA) is refused, and so are text and numbers side by side: numpy would make
+    text of all, and of what is missing too.
+    """
+    wanted = f"{verb} {what} for each of the {n_rows} rows of X"
+    array = _array(name, values, wanted, dtype=object if isinstance(values, list | tuple) else None)
+    if array.shape != (n_rows,):
+        raise ValueError(f"{name}: must {wanted}, got shape {array.shape}")
+    missing = pd.isna(array)
+    if missing.any():
+        raise ValueError(f"{name}: the {what} of row {missing.argmax()} is missing")
+    if array.dtype.kind == "O":
+        kinds = [_kind(value) for value in array]
+        if None in kinds:
+            row = kinds.index(None)
+            raise ValueError(f"{name}: row {row} is {array[row]!r:.40}, which is neither text nor a number")
+        if len(set(kinds)) > 1:
+            raise ValueError(f"{name}: mixes {what}s that cannot be compared, such as text and numbers")
+        array = np.array(array.tolist())
+    if array.dtype.kind not in "OfiubUS":
+        raise ValueError(f"{name}: must be text or whole numbers, got {array.dtype}")
     return array
 
 
 def class_numbers(labels: ArrayLike, n_rows: int) -> np.ndarray:
     """Class numbers 0…C-1 of shape (n_rows,), or a ValueError.
 
-    A missing label (NaN, None, NaT, pandas.NA) is never a class, and neither is a number with a fraction.
+    A missing label is never a class, and neither is a number with a fraction.
     """
-    y = np.asarray(labels)
-    if y.shape != (n_rows,):
-        raise ValueError(f"y: must have one label for each of the {n_rows} rows of X, got shape {y.shape}")
-    missing = pd.isna(y)
-    if missing.any():
-        raise ValueError(f"y: the label of row {missing.argmax()} is missing")
+    y = one_each("y", labels, n_rows, "label")
     if y.dtype.kind == "f":
         continuous = ~np.isfinite(y) | (y != np.floor(y))
         if continuous.any():
             row = continuous.argmax()
             raise ValueError(f"y: row {row} is {y[row]}; labels are classes, not quantities")
-    try:
-        names, classes = np.unique(y, return_inverse=True)
-    except TypeError:
-        raise ValueError("y: mixes labels that cannot be compared, such as text and numbers") from None
+    names, classes = np.unique(y, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"y: has one class only ({names[0]}); at least two are needed")
+    if len(names) > MOST_CLASSES:
+        raise ValueError(f"y: has {len(names):,} classes, more than {MOST_CLASSES:,}; labels are no row numbers")
     return classes.astype(np.int64)
 
 
 def features_and_classes(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """What a score of features and labels works on: a finite matrix in double precision, and class numbers."""
     features = matrix("X", X, "rows × features")
-    return features, class_numbers(y, len(features))
+    classes = class_numbers(y, len(features))
+    largest = max(features.max(), -features.min())
+    if largest < SMALLEST:
+        raise ValueError(f"X: its largest value is {largest:g}; features below {SMALLEST:g} say nothing")
+    return features, classes
+
+
+def _array(name: str, values: Any, wanted: str, dtype: Any = None) -> np.ndarray:
+    """The values as numpy sees them, or a ValueError where numpy fails or would drop something."""
+    if hasattr(values, "toarray") and hasattr(values, "nnz"):
+        raise ValueError(f"{name}: must {wanted}, got a sparse matrix; its .toarray() is one")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name}: must {wanted}, and some values are masked")
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (ValueError, TypeError, RuntimeError, OverflowError):  # rows of several lengths; a tensor on a device
+        raise ValueError(f"{name}: must {wanted}, got a {type(values).__name__} that is no array") from None
+
+
+def _kind(value: Any) -> str | None:
+    """The family of values within which labels can be compared; None for what is no label."""
+    families = {"text": str, "bytes": bytes, "truth": bool | np.bool_, "number": Real}
+    return next((family for family, types in families.items() if isinstance(value, types)), None)
