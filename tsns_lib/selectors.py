@@ -294,7 +294,7 @@ class MultiTSNS(TSNSSelector):
                 searches.append(search_alpha(qs[-1], train, held_out, k, alphas=alphas, C=C))
         self.alphas_ = np.array([search.alpha for search in searches])
         self.term_medians_ = np.array([search.term_medians for search in searches])
-        selection = select(qs, k, self.alphas_)
+        selection = select(qs, k, self.alphas_.tolist())
         self._keep(selection)
         self.learner_importances_ = selection.learner_importances
         self.meta_importances_ = aggregate(meta_importance(selection.learner_importances))
