@@ -5,21 +5,35 @@ nothing: its result comes back as soon as it is finished, and the caller writes 
 share a disk, and finished results survive a crash of the pool or the cluster.
 """
 
+import atexit
+import functools
 import io
+import os
 import platform
 import re
+import shutil
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from tsns_lib.store import code_digest
+from tsns_lib.validation import whole_number
 
 REACH_SECONDS = 10  # for a scheduler, and for its first worker, to answer
 RETRIES = 3  # of a unit that raises: a disk or a network may come back
 ROUNDS = 5  # of sending the shared arguments again after the workers that held them were lost
+MOST_PROCESSES = 1_000  # of a pool: a slip such as "processes:99999" would fill the machine (our choice)
+WATCH_SECONDS = 0.5  # how soon a worker notices that its caller is gone
+SHARED_MEMORY, ROOMY_BYTES = Path("/dev/shm"), 2e9  # joblib's own rule: arrays lie in memory where this much is free
 SAME_VERSIONS = ("numpy", "numba", "scikit-learn", "torch", "transformers")  # packages that determine the bits
 
 Unit = Any
@@ -55,7 +69,9 @@ def check_scheduler(scheduler: str | None) -> None:
     known = isinstance(scheduler, str) and re.fullmatch(r"processes(:[1-9]\d*)?|[a-z]+://\S+", scheduler)
     if not (known or scheduler is None):
         forms = "'processes', 'processes:N' or an address such as 'tcp://host:8786'"
-        raise ValueError(f"scheduler: must be {forms}, got {scheduler!r}")
+        raise ValueError(f"scheduler: must be {forms}, got {scheduler!r:.80}")
+    if isinstance(scheduler, str) and scheduler.startswith("processes:"):
+        whole_number("scheduler: the number of processes", int(scheduler[10:]), most=MOST_PROCESSES)
 
 
 def is_cluster(scheduler: str | None) -> bool:
@@ -101,11 +117,53 @@ def _in_processes(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     size = int(scheduler.partition(":")[2] or cpu_count())
-    pool = Parallel(size, backend="loky", return_as="generator_unordered")  # maps large arrays into every process
+    folder = _folder_of_arrays(os.getpid())
+    start = {"initializer": _end_with, "initargs": (os.getpid(), folder)}
+    # large arrays are mapped into every process, from files in the folder
+    pool = Parallel(size, "loky", return_as="generator_unordered", temp_folder=folder, **start)
     try:
         yield from pool(delayed(_in_one_thread)(unit, function, shared) for unit in units)
     except TerminatedWorkerError:
         raise RuntimeError(_died(scheduler)) from None
+
+
+def _end_with(caller: int, folder: str) -> None:
+    """End this worker soon after its caller: one that is killed can neither stop its workers nor clear its folder."""
+
+    def watch() -> None:
+        while os.getppid() == caller:
+            time.sleep(WATCH_SECONDS)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@functools.cache
+def _folder_of_arrays(caller: int) -> str:
+    """The folder for what the pools of this process share; what killed processes have left is removed first.
+
+    A process holds the lock in its folder as long as it lives. Its number alone would mislead: another container with
+    the same folder has numbers of its own.
+    """
+    roomy = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
+    roomy = roomy and shutil.disk_usage(SHARED_MEMORY).free > ROOMY_BYTES
+    place = Path(os.environ.get("JOBLIB_TEMP_FOLDER") or (SHARED_MEMORY if roomy else tempfile.gettempdir()))
+    place.mkdir(parents=True, exist_ok=True)
+    for left in place.glob("tsns_pool_*/lock"):
+        with suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix="tsns_pool_", dir=place)
+    lock = FileLock(Path(folder, "lock"), thread_local=False)
+    lock.acquire()
+
+    def leave() -> None:
+        if os.getpid() == caller:  # and not in a fork of it
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+
+    atexit.register(leave)
+    return folder
 
 
 def _on_cluster(
@@ -206,12 +264,39 @@ def _on_worker(unit: Unit, function: Function, shared: tuple[Any, ...], code: di
 
 
 def _in_one_thread(unit: Unit, function: Function, shared: tuple[Any, ...]) -> tuple[Unit, Any]:
-    from threadpoolctl import threadpool_limits
-
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
-    with threadpool_limits(1):
+    with _one_thread_each:
         return unit, function(unit, *shared)
+
+
+class _OneThreadEach:
+    """While units run, numeric libraries of this process use one thread for each.
+
+    That is a setting of the process, and a Dask worker may compute several units at a time: every unit that enters sets
+    it, since libraries may have been loaded meanwhile, and the last one to leave puts back what was.
+    """
+
+    def __init__(self) -> None:
+        self._door, self._inside, self._before = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._door:
+            self._inside += 1
+            self._before.enter_context(threadpool_limits(1))
+            if "torch" in sys.modules:
+                torch = sys.modules["torch"]
+                self._before.callback(torch.set_num_threads, torch.get_num_threads())
+                torch.set_num_threads(1)
+
+    def __exit__(self, *error: object) -> None:
+        with self._door:
+            self._inside -= 1
+            if not self._inside:
+                self._before.close()
+
+
+_one_thread_each = _OneThreadEach()
 
 
 def _died(scheduler: str) -> str:

@@ -18,17 +18,19 @@ The idea. Importance needs only the splits of a forest, and a split needs only t
    sum does not depend on the order: the same bits for any number of threads.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic, overload
 
-from tsns_lib.store import Entry
+from tsns_lib.store import Entry, Store
 
 
 def prefetch(array: Any, index: Any) -> None:
@@ -60,6 +62,29 @@ def _instruction(typing_context: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.uint64), generate
 
 
+def _can_be_kept() -> bool:
+    """Whether numba finds a folder for its machine code: beside this file, in the home, else below the store.
+
+    numba unpickles what lies in that folder, so it must belong to this user alone.
+    """
+    with suppress(RuntimeError):  # numba's word for no folder that it may write
+        njit(cache=True)(prefetch)
+        return True
+    settings: Any = config
+    folder, usual = Store().root / "numba", settings.CACHE_DIR
+    with suppress(RuntimeError, OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.stat()
+        if facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
+            settings.CACHE_DIR = str(folder)
+            njit(cache=True)(prefetch)
+            return True
+    settings.CACHE_DIR = usual
+    return False
+
+
+COMPILED: dict[str, Any] = {"cache": _can_be_kept(), "nogil": True}
+
 N_BINS = 64  # a power of two; agreement with exact splits is measured in the tests and outputs
 LINE = 64  # bytes of a cache line
 AHEAD = 2  # neurons or rows that are prefetched in advance (measured)
@@ -67,6 +92,9 @@ COPY_BYTES = 1 << 29  # bins up to this size may be kept twice (our choice: both
 SMALL = 8  # a node with less than 1/8 of the rows is small (measured)
 _ONE = 1 << 40  # fixed point: the total importance of one tree
 _LOW = (1 << 32) - 1
+OTHER_CODE = (
+    "forest: the machine code that numba kept has another number of bins; delete the __pycache__ beside forest.py"
+)
 
 
 def histogram_importance(
@@ -81,14 +109,14 @@ def histogram_importance(
     def grow(first: int) -> np.ndarray:
         last = min(first + step, n_trees)
         n_classes = int(classes.max()) + 1
-        return _grow_trees(bins, by_row, classes, n_classes, np.uint64(seed), first, last, max_depth)
+        return _grow_trees(bins, by_row, classes, n_classes, np.uint64(seed), first, last, max_depth, N_BINS)
 
     with ThreadPoolExecutor(threads) as pool:
         total = sum(pool.map(grow, range(0, n_trees, step)), start=np.zeros(len(bins), np.int64))
     return total / max(1, int(total.sum()))
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _random(state):
     """The next 32 random bits, by splitmix64."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -98,12 +126,12 @@ def _random(state):
     return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _below(state, n):
     return (_random(state) * np.int64(n)) >> 32
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _fetch_neuron(bins, base, n, rows, start, stop):
     """Prefetch the bins of a node's rows: one by one if they are few, else the whole neuron by cache lines."""
     if stop - start < n // LINE:
@@ -114,14 +142,14 @@ def _fetch_neuron(bins, base, n, rows, start, stop):
             prefetch(bins, base + np.uint64(first))
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _fill(bins, base, rows, packed, start, stop, hist):
     """Fill the histogram of one neuron."""
     for i in range(start, stop):
         hist[bins[base + rows[i]]] += packed[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _fill_all(by_row, neurons, rows, packed, start, stop, hists):
     """Fill the histograms of all candidate neurons, row by row."""
     n_neurons, cells = neurons.size, hists.reshape(-1)
@@ -136,7 +164,7 @@ def _fill_all(by_row, neurons, rows, packed, start, stop, hists):
             cells[np.uint64(c * N_BINS) + by_row[base + np.uint64(neurons[c])]] += value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**COMPILED, error_model="numpy")
 def _best_cut(total, hist, scores, bits):
     """Two classes: the best d²/(n_l·n_r) and the bin behind which it cuts; -1 if there is one bin. Empties `hist`."""
     left = 0
@@ -159,7 +187,7 @@ def _best_cut(total, hist, scores, bits):
     return scores[cut], cut
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**COMPILED, error_model="numpy")
 def _best_cut_of_many(bins, base, rows, packed, start, stop, counts, hist, left):
     """Three classes or more: the best Σl²/n_l + Σr²/n_r - Σc²/n; the packed high half is the class."""
     n_classes = counts.size
@@ -185,14 +213,14 @@ def _best_cut_of_many(bins, base, rows, packed, start, stop, counts, hist, left)
     return best, best_bin
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _draw(neurons, seen, state):
     """Draw one of the neurons behind the first `seen`, and move it to their end."""
     pick = seen + _below(state, neurons.size - seen)
     neurons[seen], neurons[pick] = neurons[pick], neurons[seen]
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _bootstrap(classes, n_classes, state, rows, packed):
     """Draw n rows with replacement; keep the distinct ones, each with its weight and class in one integer."""
     packed[:] = 0
@@ -209,7 +237,7 @@ def _bootstrap(classes, n_classes, state, rows, packed):
     return size
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _partition(bins, base, cut, rows, packed, start, stop, spare_rows, spare_packed):
     """Move rows in bins up to the cut to the left, keeping both orders; return where the right side begins."""
     middle, n_right = start, 0
@@ -225,7 +253,7 @@ def _partition(bins, base, cut, rows, packed, start, stop, spare_rows, spare_pac
     return middle
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _count(packed, start, stop, counts):
     """Count the classes of a node; for two classes also give their packed total."""
     total = 0
@@ -241,9 +269,11 @@ def _count(packed, start, stop, counts):
     return total
 
 
-@njit(cache=True, nogil=True)
-def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth):
+@njit(**COMPILED)
+def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth, n_bins):
     """Grow trees first…last-1 and sum their importances, each in fixed point with a total of 2**40."""
+    if n_bins != N_BINS:  # machine code of another number of bins would write outside its histograms
+        raise ValueError(OTHER_CODE)
     n_neurons, n = matrix.shape
     bins, by_row = matrix.reshape(-1), copy.reshape(-1)
     n_candidates = int(np.sqrt(n_neurons))
@@ -383,8 +413,10 @@ def bin_activations(X: Activations, edges: np.ndarray, rows: np.ndarray | None =
     return bins
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _find_edges(ordered, edges):
+    if edges.shape[1] != N_BINS - 1:
+        raise ValueError(OTHER_CODE)
     n = ordered.shape[1]
     for f in range(len(ordered)):
         values, found = ordered[f], edges[f]
@@ -406,9 +438,11 @@ def _find_edges(ordered, edges):
                     n_edges += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _cut(block, edges, bins):
     """Count the edges that each value reaches, by halving without a branch, so that many values are done at once."""
+    if edges.shape[1] != N_BINS - 1:
+        raise ValueError(OTHER_CODE)
     for f in range(len(block)):
         values, cuts, found = block[f], edges[f], bins[f]
         for i in range(values.size):

@@ -22,11 +22,12 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
     """The value as an int, or a ValueError."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
         raise ValueError(f"{name}: must be a whole number, got {value!r:.80}")
-    if value < least:
-        raise ValueError(f"{name}: must be at least {least}, got {value}")
-    if most is not None and value > most:
-        raise ValueError(f"{name}: must be at most {most:,}, got {value}")
-    return int(value)
+    number = int(value)
+    if number < least:
+        raise ValueError(f"{name}: must be at least {least}, got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name}: must be at most {most:,}, got {number:,}")
+    return number
 
 
 def share(name: str, value: Any, *, zero: bool = False, one: bool = True) -> float:
@@ -39,7 +40,8 @@ def share(name: str, value: Any, *, zero: bool = False, one: bool = True) -> flo
 
 def positive(name: str, value: Any) -> float:
     """The value as a finite float above 0, or a ValueError."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < value < math.inf:
+    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    if not (number and 0 < value < math.inf):
         raise ValueError(f"{name}: must be positive, got {value!r:.80}")
     return float(value)
 
