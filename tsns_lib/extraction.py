@@ -6,22 +6,25 @@ pooled over the tokens. A shard's tokens and the encoder determine its activatio
 
 import logging
 import os
-import pickle
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_units
 from tsns_lib.store import Entry, Store, content_hash
+from tsns_lib.validation import whole_number
 
 if TYPE_CHECKING:
     import torch
+    from transformers import BatchEncoding
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,11 @@ BEFORE_FEED_FORWARD = {
     **dict.fromkeys(["bert", "roberta", "xlm-roberta", "electra"], "encoder.layer.{}.attention.output"),
     "distilbert": "transformer.layer.{}.sa_layer_norm",
 }
+
+# What all threads see, one changes at a time: the length that a tokenizer cuts to, a model's hooks, PyTorch's threads.
+_TOKENISING = threading.Lock()
+_SETTING_UP = threading.Lock()
+_HERE = threading.local()
 
 
 class Tokens(NamedTuple):
@@ -102,8 +110,8 @@ def extract(
     Raises
     ------
     ValueError
-        If there are no texts, a row is empty or not a string, there are more or fewer pairs than texts, `pooling`
-        is unknown, `max_length` does not fit the encoder, or the model gives values that are not finite.
+        If there are no texts, they are no sequence, a row is empty or not a string, there are more or fewer pairs
+        than texts, `pooling` is unknown, `max_length` does not fit the encoder, or values are not finite.
     StoreError
         If the cache is damaged or cannot be written.
 
@@ -149,7 +157,7 @@ def stored_activations(
     ((2, 2304), (1, 2))
     """
     texts, pairs = texts_of(texts_or_source, text_pairs)
-    _check_settings(pooling, max_length, encoder, pairs is not None)
+    check_settings(pooling, max_length, encoder, pairs is not None)
     check_scheduler(scheduler)
     identity = {
         "encoder": encoder.digest,
@@ -160,7 +168,7 @@ def stored_activations(
         "shard_rows": SHARD_ROWS,
         "extraction_version": EXTRACTION_VERSION[encoder.dtype],
     }
-    entry = (store if isinstance(store, Store) else Store(store)).entry("activations", identity)
+    entry = Store(store).entry("activations", identity)
     n_shards = -(-len(texts) // SHARD_ROWS)
     if not entry.is_finished(n_shards):
         n_truncated = _fill(entry, encoder, texts, pairs, pooling, int(max_length), scheduler, progress)
@@ -171,37 +179,41 @@ def stored_activations(
 
 
 def texts_of(texts_or_source: Any, text_pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
-    """The checked texts and pairs of a Source or of sequences; an error names the row."""
-    if hasattr(texts_or_source, "frame"):
+    """The checked texts and pairs of a Source or of sequences; an error names the source and the row."""
+    where = ""
+    if isinstance(getattr(texts_or_source, "frame", None), pd.DataFrame):
         if text_pairs is not None:
             raise ValueError("text_pairs: a Source brings its own pairs, pass one or the other")
-        frame = texts_or_source.frame
+        frame, name = texts_or_source.frame, getattr(texts_or_source, "name", None)
+        where = f"source {name!r}, " if name else ""
         texts_or_source = frame["text"]
         text_pairs = None if frame["text_pair"].isna().all() else frame["text_pair"]
-    if isinstance(texts_or_source, str) or isinstance(text_pairs, str):
-        raise ValueError("texts: expected a sequence of texts, got one string")
-    texts = _checked_texts("text", texts_or_source)
+    texts = _checked_texts("text", texts_or_source, where)
     if text_pairs is None:
         return texts, None
-    pairs = _checked_texts("text_pair", text_pairs)
+    pairs = _checked_texts("text_pair", text_pairs, where)
     if len(pairs) != len(texts):
         raise ValueError(f"text_pairs: {len(pairs)} rows for {len(texts)} texts")
     return texts, pairs
 
 
-def _checked_texts(name: str, values: Any) -> list[str]:
+def _checked_texts(name: str, values: Any, where: str) -> list[str]:
+    if isinstance(values, str | bytes | bytearray | Mapping | Set | pd.DataFrame) or not np.iterable(values):
+        kind = "one string" if isinstance(values, str) else type(values).__name__
+        raise ValueError(f"{name}s: expected a sequence of texts, such as a list or one column of a frame, got {kind}")
     texts = list(values)
     if not texts:
-        raise ValueError(f"{name}: no rows")
+        raise ValueError(f"{where}{name}: no rows")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ValueError(f"{name}, row {row}: expected a string, got {type(text).__name__} {text!r}")
+            shown = " ".join(f"{text!r}".split())
+            raise ValueError(f"{where}{name}, row {row}: expected a string, got {type(text).__name__} {shown:.60}")
         if not text.strip():
-            raise ValueError(f"{name}, row {row}: empty")
+            raise ValueError(f"{where}{name}, row {row}: empty")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{name}, row {row}: not valid Unicode (a lone surrogate)") from None
+            raise ValueError(f"{where}{name}, row {row}: not valid Unicode (a lone surrogate)") from None
     return texts
 
 
@@ -218,9 +230,16 @@ def texts_digest(texts: list[str], pairs: list[str] | None) -> str:
     return content_hash(chunks())
 
 
+def encoded(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_length: int) -> "BatchEncoding":
+    """What the tokenizer makes of every row; it keeps the length that it cuts to, so threads use it in turn."""
+    tokenizer = encoder.tokenizer
+    with _TOKENISING:
+        return tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
+
+
 def tokenised(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_length: int) -> tuple[Tokens, int]:
     """Tokens of every row, and how many rows were cut to `max_length`."""
-    rows = encoder.tokenizer(texts, pairs, truncation="longest_first", max_length=max_length).encodings
+    rows = encoded(encoder, texts, pairs, max_length).encodings
     assert rows is not None
     tokens = Tokens(
         np.concatenate([np.array(row.ids, np.int32) for row in rows]),
@@ -236,7 +255,8 @@ def activations(
     """Pool every layer of every row, (rows, n_layers * hidden_size); `on_rows` hears how many rows are done."""
     values = np.empty((len(tokens.lengths), encoder.n_neurons), dtype=STORED_AS[encoder.dtype])
     for rows, states in _forward(tokens, encoder, pooling, _padded_groups(tokens.lengths, encoder)):
-        values[rows] = states
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is not stored
+            values[rows] = states
         if on_rows is not None:
             on_rows(len(rows))
     return values
@@ -251,22 +271,35 @@ def batches(lengths: NDArray[np.integer[Any]], budget: int) -> Iterator[NDArray[
         order = order[size:]
 
 
-def first_token_last(encoder: Encoder) -> AbstractContextManager[Any]:
-    """Let the feed-forward half of the last layer, a ninth of MiniLM's work, see the first token only."""
+@contextmanager
+def first_token_last(encoder: Encoder) -> Iterator[None]:
+    """In this thread, let the last layer's feed-forward half, a ninth of MiniLM's work, see the first token only."""
     path = BEFORE_FEED_FORWARD.get(encoder.config["model_type"])
-    if path is None:
-        return nullcontext()
-    last = encoder.model.get_submodule(path.format(encoder.n_layers - 1))
-    return last.register_forward_hook(lambda module, inputs, states: states[:, :1])
+    if path is not None:
+        last = encoder.model.get_submodule(path.format(encoder.n_layers - 1))
+        with _SETTING_UP:  # the hook stays, and does nothing in threads that did not ask
+            if _first_token_if_asked not in last._forward_hooks.values():
+                last.register_forward_hook(_first_token_if_asked)
+    _HERE.first_token_last = True
+    try:
+        yield
+    finally:
+        _HERE.first_token_last = False
 
 
-def _check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool) -> None:
+def _first_token_if_asked(module: Any, inputs: Any, states: "torch.Tensor") -> "torch.Tensor":
+    return states[:, :1] if getattr(_HERE, "first_token_last", False) else states
+
+
+def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool) -> None:
+    """Raise a ValueError for what an extraction of texts, or of pairs of them, cannot work with."""
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling={pooling!r}: expected one of {', '.join(POOLINGS)}")
     # At least one token of each text besides the special tokens, of which RoBERTa puts four around a pair.
     least = 6 if pairs else 3
-    if not isinstance(max_length, int | np.integer) or isinstance(max_length, bool):
-        raise ValueError(f"max_length={max_length!r}: expected an integer")
+    max_length = whole_number("max_length", max_length)
     if not least <= max_length <= encoder.max_tokens:
         bounds = f"expected {least} to {encoder.max_tokens} for {encoder.name}"
         raise ValueError(f"max_length={max_length}: {bounds}{' and pairs' if pairs else ''}")
@@ -299,8 +332,8 @@ def _fill(
     with bar(total=len(texts), desc="activations", unit="row", show=progress) as rows_bar:
         if scheduler is None:
             results = run_units(_shard, units(), shared=(encoder, pooling, rows_bar.update))
-        else:  # pickled here: where a worker cannot load the encoder, its unit fails with that error
-            results = run_units(_shard_there, units(), shared=(pickle.dumps(encoder), pooling), scheduler=scheduler)
+        else:  # taken apart here: where a worker cannot load the encoder, its unit fails with that error
+            results = run_units(_shard_there, units(), shared=(*encoder.__reduce__(), pooling), scheduler=scheduler)
         for (shard, tokens), values in results:
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
@@ -316,8 +349,8 @@ def _shard(unit: tuple[int, Tokens], encoder: Encoder, pooling: str, on_rows: Ca
     return activations(unit[1], encoder, pooling, on_rows)
 
 
-def _shard_there(unit: tuple[int, Tokens], pickled_encoder: bytes, pooling: str) -> NDArray[Any]:
-    return activations(unit[1], pickle.loads(pickled_encoder), pooling)
+def _shard_there(unit: tuple[int, Tokens], load: Callable, arguments: tuple, pooling: str) -> NDArray[Any]:
+    return activations(unit[1], load(*arguments), pooling)
 
 
 def _tokenised_ahead(
@@ -368,24 +401,38 @@ def _forward(
     tokens: Tokens, encoder: Encoder, pooling: str, groups: Iterable[tuple[NDArray[np.intp], int]]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
     """Rows of each group with their pooled layers, in order; a CPU works on one group in each of PyTorch's threads."""
-    import torch
 
     def pooled(group: tuple[NDArray[np.intp], int]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         return group[0], _pooled(encoder, _padded(encoder, tokens, *group), pooling)
 
-    # In float32 the last bits would change, and with them what is stored under its key.
-    shortened = pooling == "cls" and encoder.dtype == "bfloat16"
-    n_threads = torch.get_num_threads()
-    encoder.model.eval()  # loaded here, once: random weights come from a generator that all threads share
-    with first_token_last(encoder) if shortened else nullcontext():
-        if encoder.device.startswith("cuda") or n_threads == 1:
-            yield from map(pooled, groups)
-            return
-        try:
-            with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield from pool.map(pooled, groups)
-        finally:
-            torch.set_num_threads(n_threads)  # a thread that starts later takes the last number set in any thread
+    encoder.model.eval()  # loaded here, before the threads begin
+    if encoder.device.startswith("cuda"):
+        yield from map(pooled, groups)
+    else:
+        with _single_threads() as pool:
+            yield from pool.map(pooled, groups)
+
+
+def _single_threads() -> ThreadPoolExecutor:
+    """As many threads as PyTorch would use here, each of which runs the model on itself alone.
+
+    `torch.set_num_threads` acts on its own thread and on all that first use PyTorch later. So these start at once, and
+    the number is set back before another thread of ours can take it over.
+    """
+    import torch
+
+    def alone(_: int) -> None:
+        torch.get_num_threads()  # a first use
+        torch.set_num_threads(1)
+        all_started.wait()
+
+    with _SETTING_UP:
+        n_threads = torch.get_num_threads()
+        all_started = threading.Barrier(n_threads)
+        pool = ThreadPoolExecutor(n_threads)
+        list(pool.map(alone, range(n_threads)))
+        torch.set_num_threads(n_threads)
+    return pool
 
 
 def _padded(encoder: Encoder, tokens: Tokens, rows: NDArray[np.intp], length: int) -> "dict[str, torch.Tensor]":
@@ -409,7 +456,9 @@ def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", pooling: str) -
     """Pool every layer of some rows: (rows, n_layers * hidden_size)."""
     import torch
 
-    with torch.inference_mode():
+    # In float32 the last bits would change, and with them what is stored under its key.
+    shortened = pooling == "cls" and encoder.dtype == "bfloat16"
+    with torch.inference_mode(), first_token_last(encoder) if shortened else nullcontext():
         layers = encoder.model(**inputs, output_hidden_states=True).hidden_states[1:]
         if pooling == "cls":
             pooled = [layer[:, 0].float() for layer in layers]

@@ -2,12 +2,14 @@
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from tsns_lib.sampling import derive_seed
+from tsns_lib.validation import whole_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,13 +54,16 @@ def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "pape
     """
     import torch
 
-    if init not in CUTS:
+    if init not in tuple(CUTS):
         raise ValueError(f"init={init!r}: expected 'paper' or 'released'")
+    seed, chosen = whole_number("seed", seed, least=0), _numbers("layers", layers)
+    n_layers = len(_layers(model))
+    for number in chosen:
+        if not 0 <= number < n_layers:
+            raise ValueError(f"layers: {number} is not one of the {n_layers} layers 0 to {n_layers - 1}")
     drawn = copy.deepcopy(model)
     stack = _layers(drawn)
-    for number in layers:
-        if not 0 <= number < len(stack):
-            raise ValueError(f"layers: {number} is not one of the {len(stack)} layers 0 to {len(stack) - 1}")
+    for number in chosen:
         generator = torch.Generator().manual_seed(derive_seed(seed, "layer", number))
         for module in stack[number].modules():
             if isinstance(module, torch.nn.Linear):
@@ -97,11 +102,12 @@ def scramble(model: "nn.Module", order: Sequence[int]) -> "nn.Module":
     """
     import torch
 
+    places, n_layers = _numbers("order", order), len(_layers(model))
+    if isinstance(order, Set) or sorted(places) != list(range(n_layers)):
+        raise ValueError(f"order: {places} is no permutation of the layers 0 to {n_layers - 1}")
     scrambled = copy.deepcopy(model)
     stack = _layers(scrambled)
-    if sorted(order) != list(range(len(stack))):
-        raise ValueError(f"order: {list(order)} is no permutation of the layers 0 to {len(stack) - 1}")
-    scrambled.get_submodule("encoder").layer = torch.nn.ModuleList(stack[number] for number in order)
+    scrambled.get_submodule("encoder").layer = torch.nn.ModuleList(stack[number] for number in places)
     return scrambled
 
 
@@ -113,9 +119,11 @@ def changes(before: "nn.Module", after: "nn.Module") -> pd.DataFrame:
     """
     import torch
 
-    old = dict(before.named_parameters())
+    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    if [(name, tensor.shape) for name, tensor in old.items()] != [(name, tensor.shape) for name, tensor in new.items()]:
+        raise ValueError("after: its tensors have other names or shapes than those of before")
     rows = []
-    for name, tensor in after.named_parameters():
+    for name, tensor in new.items():
         layer = re.search(r"\blayer\.(\d+)\.", name)
         kind = "norm" if "norm" in name.lower() else name.rpartition(".")[2]
         place = int(layer[1]) if layer else -1
@@ -128,3 +136,10 @@ def _layers(model: "nn.Module") -> "nn.ModuleList":
     if stack is None:
         raise ValueError(f"{type(model).__name__}: has no encoder.layer, which BERT and RoBERTa have")
     return stack
+
+
+def _numbers(name: str, values: Iterable[int]) -> list[int]:
+    """Numbers of layers as plain integers, in their order."""
+    if not np.iterable(values):
+        raise ValueError(f"{name}: expected numbers of layers, got {values!r}")
+    return [whole_number(name, number, least=0) for number in values]
