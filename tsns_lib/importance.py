@@ -19,10 +19,16 @@ from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
 from tsns_lib.stability import is_stable, looks
 from tsns_lib.store import Entry, Store, content_hash
-from tsns_lib.validation import class_numbers, matrix, positive, share, whole_number
+from tsns_lib.validation import class_numbers, matrix, numbers, one_of, positive, share, whole_number
 
 VERSION = 1  # of what a stored resample means; part of its key
 ENGINES = ("histogram", "sklearn")
+MOST_RESAMPLES = 100_000  # a shard's name has five digits
+MOST_TREES = 1_000_000  # a thousand times the paper's; they take hours on any machine
+MOST_DEPTH = 2**31 - 1  # scikit-learn's word for no limit: a tree has fewer levels than rows
+MOST_SEED = 2**63 - 1  # a derived seed has 63 bits
+MOST_THREADS = 10_000  # far more than any machine has cores
+AS_GOOD_AS_NEVER = 1e-9  # a chance below which no resample is drawn only to look at its classes
 PROBE_TREES = 16  # enough to forecast what a forest takes
 
 
@@ -42,12 +48,12 @@ class Forest:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_resamples", "n_trees", "max_depth"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
-        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
+        most = {"n_resamples": MOST_RESAMPLES, "n_trees": MOST_TREES, "max_depth": MOST_DEPTH, "seed": MOST_SEED}
+        for name, limit in most.items():
+            number = whole_number(name, getattr(self, name), 0 if name == "seed" else 1, limit)
+            object.__setattr__(self, name, number)
         resample_fraction(1, self.fraction)
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine: must be 'histogram' or 'sklearn', got {self.engine!r}")
+        one_of("engine", self.engine, ENGINES)
         if self.tol is not None:
             object.__setattr__(self, "tol", share("tol", self.tol, one=False))
 
@@ -102,7 +108,7 @@ def forest_importance(
     (3, 1.0)
     """
     forest = Forest(n_trees=n_trees, max_depth=max_depth, engine=engine, seed=seed)
-    activations, classes = _checked(X, y, n_jobs)
+    activations, classes = _checked(X, y, n_jobs, engine)
     prepared, _ = _prepare(activations, engine, n_jobs)
     assert isinstance(prepared, np.ndarray)
     return _grow(prepared, classes, forest, n_jobs)
@@ -167,7 +173,8 @@ def resampled_importance(
     Raises
     ------
     ValueError
-        As `forest_importance`, if a resample holds one class only, or if `tol` is not in (0, 1).
+        As `forest_importance`, if a resample holds one class only, or if `tol` is not in (0, 1). Everything is checked
+        before the first forest grows.
 
     Examples
     --------
@@ -180,7 +187,11 @@ def resampled_importance(
     """
     forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, seed)
     resamples = Resamples(X, y, forest, n_jobs=n_jobs, store=store, scheduler=scheduler, progress=progress)
-    return resamples.first(n_resamples) if tol is None else max(resamples.enough_for(neurons).values(), key=len)
+    if tol is None:
+        return resamples.first(forest.n_resamples)
+    if isinstance(neurons, str) or not np.iterable(neurons) or not (wanted := list(neurons)):
+        raise ValueError(f"neurons: must be a list of one K or more, got {neurons!r:.80}")
+    return max(resamples.enough_for(wanted).values(), key=len)
 
 
 class Resamples:
@@ -201,7 +212,8 @@ class Resamples:
         progress: bool = False,
     ) -> None:
         check_scheduler(scheduler)
-        self._activations, self._classes = _checked(X, y, n_jobs)
+        self._activations, self._classes = _checked(X, y, n_jobs, forest.engine)
+        check_resamples(self._classes, forest)
         self._forest, self._scheduler, self._progress = forest, scheduler, progress
         self._n_jobs = 1 if scheduler else n_jobs
         self._work: _Work | None = None
@@ -215,14 +227,14 @@ class Resamples:
             "engine": _engine_version(forest.engine),
             "seed": forest.seed,
         }
-        self._entry = (store if isinstance(store, Store) else Store(store)).entry("importance", identity)
+        self._entry = Store(store).entry("importance", identity)
 
     def enough_for(self, neurons: Sequence[int]) -> dict[int, np.ndarray]:
         """Give q for every K, each on as many resamples as its own choice needs (all J without `tol`).
 
         Every K stops alone, so that the choice of K neurons never depends on which other K are asked for.
         """
-        wanted = waiting = [check_n_neurons(k, self._activations.shape[1]) for k in neurons]
+        wanted = waiting = list(dict.fromkeys(check_n_neurons(k, self._activations.shape[1]) for k in neurons))
         n_resamples, tol, seed = self._forest.n_resamples, self._forest.tol, self._forest.seed
         if tol is None:
             return dict.fromkeys(wanted, self.first(n_resamples))
@@ -291,7 +303,7 @@ def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6
     Raises
     ------
     ValueError
-        If q is not a finite matrix, α is not in [0, 1] or ε is not positive.
+        If q is not a finite matrix, α is not in [0, 1] or ε is not positive, or so small that E/ε is infinite.
 
     Examples
     --------
@@ -303,7 +315,11 @@ def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6
     importances = matrix("q", q, "resamples × neurons")
     alpha, eps = share("alpha", alpha, zero=True), positive("eps", eps)
     mean = importances.mean(axis=0)
-    return alpha * mean + (1 - alpha) * mean / (importances.std(axis=0) + eps)
+    with np.errstate(over="ignore"):
+        over_spread = mean / (importances.std(axis=0) + eps)
+    if not np.isfinite(over_spread).all():
+        raise ValueError(f"eps: is too small to divide by, got {eps}")
+    return alpha * mean + (1 - alpha) * over_spread
 
 
 @dataclass(frozen=True)
@@ -332,10 +348,7 @@ def _prepare(X: Activations, engine: str, n_jobs: int) -> tuple[Activations, np.
 def _grow_resample(j: int, work: _Work) -> np.ndarray:
     """Importance of shape (N,) on resample j: a pure unit of work for any executor."""
     forest, data, classes = work.forest, work.data, work.classes
-    rows = resample_rows(len(classes), forest.fraction, derive_seed(forest.seed, "resample", j, "rows"))
-    if len(np.unique(classes[rows])) < 2:
-        sizes = f"{len(rows)} of {len(classes)} rows"
-        raise ValueError(f"fraction: resample {j} ({sizes}) holds one class only; use a larger fraction")
+    rows = _rows_with_both_classes(j, classes, forest)
     if work.edges is not None:
         part = bin_activations(data, work.edges, rows, work.n_jobs)
     elif forest.engine == "sklearn":
@@ -345,6 +358,26 @@ def _grow_resample(j: int, work: _Work) -> np.ndarray:
         part = data.take(rows, axis=1)
     seeded = replace(forest, seed=derive_seed(forest.seed, "resample", j, "forest"))
     return _grow(part, classes[rows], seeded, work.n_jobs)
+
+
+def check_resamples(classes: np.ndarray, forest: Forest) -> None:
+    """Raise a ValueError if any resample would hold one class only: found before the first forest, not after many."""
+    size, shares = len(_rows(0, len(classes), forest)), np.bincount(classes) / len(classes)
+    if forest.n_resamples * (shares**size).sum() > AS_GOOD_AS_NEVER:
+        for j in range(forest.n_resamples):
+            _rows_with_both_classes(j, classes, forest)
+
+
+def _rows(j: int, n_rows: int, forest: Forest) -> np.ndarray:
+    return resample_rows(n_rows, forest.fraction, derive_seed(forest.seed, "resample", j, "rows"))
+
+
+def _rows_with_both_classes(j: int, classes: np.ndarray, forest: Forest) -> np.ndarray:
+    rows = _rows(j, len(classes), forest)
+    if len(np.unique(classes[rows])) < 2:
+        sizes = f"{len(rows)} of {len(classes)} rows"
+        raise ValueError(f"fraction: resample {j} ({sizes}) holds one class only; use a larger fraction")
+    return rows
 
 
 def _grow(prepared: np.ndarray, classes: np.ndarray, forest: Forest, n_jobs: int) -> np.ndarray:
@@ -366,14 +399,15 @@ def _array_hash(array: Activations) -> str:
     return content_hash(chain([header], (np.ascontiguousarray(block).data for block in row_blocks(array))))
 
 
-def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int) -> tuple[Activations, np.ndarray]:
+def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tuple[Activations, np.ndarray]:
     """Activations as a finite matrix and labels as class numbers 0…C-1, or one clear line."""
-    if n_jobs == 0:
+    if n_jobs is not None and not whole_number("n_jobs", n_jobs, -MOST_THREADS, MOST_THREADS):
         raise ValueError("n_jobs: must be -1 (all cores) or a positive number of threads, got 0")
-    activations = X if isinstance(X, Entry) else np.asarray(X)
+    wanted = "a numeric matrix (rows × neurons)"
+    activations = X if isinstance(X, Entry) else numbers("X", X, wanted)
     dtype, shape = activations.dtype, activations.shape
     if len(shape) != 2 or 0 in shape or dtype.kind not in "fiub" or dtype.itemsize > 8:
-        raise ValueError(f"X: must be a numeric matrix (rows × neurons), got {dtype} of shape {shape}")
+        raise ValueError(f"X: must be {wanted}, got {dtype} of shape {shape}")
     classes = class_numbers(y, shape[0])
     if isinstance(activations, np.ndarray):  # the extraction has checked an entry
         for row in range(len(activations)):

@@ -1,0 +1,140 @@
+"""Files that are whole or absent, and known by their bytes: what the store is made of.
+
+A new file is written beside its target and gets its name only when all of it is on disk. What a file's bytes say is
+read once a process, for as long as the file stays the same.
+"""
+
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+TRAILER = b"\nsha256 of all bytes before this line: %s\n"
+TRAILER_BYTES = len(TRAILER % bytes(64))
+CHUNK = 1 << 20
+JUST_NOW_NS = 20_000_000  # a file that changes twice within a tick of the clock (10 ms) may keep its time
+
+Result = TypeVar("Result")
+
+
+class StoreError(RuntimeError):
+    """An entry that cannot be read or written; the message names the file and says what to do."""
+
+
+@contextmanager
+def atomic(target: Path, publish: Callable[[Path, Path], Any] = os.replace) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes `target`, durably, if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked_part(target)
+    part = Path(file.name)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            publish(part, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def content_hash(chunks: Iterable[bytes | memoryview]) -> str:
+    """sha256 over the bytes of all chunks in order, in hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def code_digest(package: str) -> str:
+    """sha256 over the names and bytes of all files of a package, or of a module's one file: which code this is."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    if spec.submodule_search_locations:
+        folder = Path(next(iter(spec.submodule_search_locations))).resolve()
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    else:
+        files = [Path(str(spec.origin)).resolve()]
+        folder = files[0].parent
+    names = [(p.relative_to(folder).as_posix(), sha256_of(p)) for p in files]
+    return content_hash([json.dumps(names).encode()])
+
+
+def add_trailer(file: IO[bytes]) -> None:
+    """End a file with the sha256 of what was written to it, so that it vouches for itself."""
+    file.flush()
+    file.write(TRAILER % sha256_of(Path(file.name)).encode())
+
+
+def once(read: Callable[[Path], Result], path: Path) -> Result:
+    """`read(path)`, remembered in this process for as long as the file is the same."""
+    status = path.stat()
+    age = time.time_ns() - status.st_ctime_ns
+    call = remembered.__wrapped__ if 0 <= age < JUST_NOW_NS else remembered
+    return call(read, path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def remembered(read: Callable[[Path], Any], path: Path, version: tuple[int, ...]) -> Any:
+    """What `once` has read in this process."""
+    return read(path)
+
+
+def digests(path: Path) -> tuple[str, bool]:
+    """sha256 of the whole file, and whether its trailer is that of the bytes before."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        body = os.fstat(file.fileno()).st_size - TRAILER_BYTES
+        while chunk := file.read(max(0, min(CHUNK, body - file.tell()))):
+            digest.update(chunk)
+        trailer, own = file.read(), TRAILER % digest.hexdigest().encode()
+    digest.update(trailer)
+    return digest.hexdigest(), trailer == own
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that stays where it is; another thread, process or machine waits."""
+    with path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left and what was set aside; a living writer holds the lock of its part."""
+    for path in (*folder.glob(".*.part"), *folder.glob(".*.damaged")):
+        with suppress(OSError), path.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _locked_part(target: Path) -> IO[bytes]:
+    """A new temporary file beside the target, locked for as long as its writer lives."""
+    while True:
+        file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part").open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else it was swept before it was locked
+            return file
+        file.close()
