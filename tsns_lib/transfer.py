@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.feature_selection import f_classif
 
-from tsns_lib.aggregation import select
+from tsns_lib.aggregation import select, source_pairs
 from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.encoders import Encoder
-from tsns_lib.executors import bar
-from tsns_lib.extraction import extract
+from tsns_lib.executors import bar, check_scheduler
+from tsns_lib.extraction import check_settings, extract, texts_of
 from tsns_lib.importance import Forest, Resamples
 from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
@@ -36,6 +36,14 @@ class Choice(NamedTuple):
     resamples: int = 0
     alphas: np.ndarray | None = None
     term_medians: np.ndarray | None = None
+
+
+class Part(NamedTuple):
+    """A source in a pool: the rows of it that are used, and their labels in the numbers of the pool's first source."""
+
+    source: Any
+    rows: np.ndarray
+    y: np.ndarray
 
 
 class Pool(NamedTuple):
@@ -78,7 +86,8 @@ def transfer_grid(
     """Accuracy of every source on every other target, by TSNS and by its baselines.
 
     Everything that is fitted (selection, α, scaling, classifier) sees source rows only; a target's labels are read
-    once, to score the predictions. A source is not tested on a target of the same name.
+    once, to score the predictions. A source is not tested on a target of the same name, which is the same corpus. The
+    classes of a source, of the others in its tuple and of its targets are matched by name.
 
     Parameters
     ----------
@@ -135,7 +144,8 @@ def transfer_grid(
     Raises
     ------
     ValueError
-        If a name stands twice, no pair of different names is left, or an argument is out of range.
+        If a name stands twice, or for two corpora; no pair of different names is left; the classes of a source and a
+        target do not match; or an argument is out of range.
 
     Examples
     --------
@@ -147,27 +157,39 @@ def transfer_grid(
     >>> grid["method"].tolist()
     ['majority', 'last_layer', 'all', 'f_test', 'logistic', 'random', 'tsns']
     """
-    unions = [source if isinstance(source, tuple) else (source,) for source in sources]
-    _check_names(unions, targets)
-    neurons = [check_n_neurons(k, encoder.n_neurons) for k in neurons]
+    unions, tests = _checked_corpora(sources, targets)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
+    neurons = _checked_neurons(neurons, encoder.n_neurons)
     runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
-    alpha, C = share("alpha", alpha, zero=True), positive("C", C)
+    alpha, C, gamma = share("alpha", alpha, zero=True), positive("C", C), share("gamma", gamma)
+    source_pairs(2, pairing)
+    check_scheduler(scheduler)
     forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol)
     compute: dict[str, Any] = {"n_jobs": n_jobs, "store": store, "scheduler": scheduler}
     measured = vars(forest).copy() | compute
     del measured["seed"]  # each run brings its own
     multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, verbose=progress, **measured)
+    for source in chain(*unions, tests):
+        check_settings(pooling, max_length, encoder, texts_of(source, None)[1] is not None)
+    work = []
+    for union in unions:
+        own = {source.name for source in union}
+        parts = _parts(union, budget, pairing, seed)
+        others = [(target, parts[0].source.labels_of(target)) for target in tests if target.name not in own]
+        if others:
+            work.append((parts, others))
+        else:
+            warnings.warn(f"source {union_name(own)}: every target is one of its own corpora; left out", stacklevel=2)
 
-    def read(source: Any) -> tuple[np.ndarray, np.ndarray]:
+    def read(source: Any) -> np.ndarray:
         options: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
-        X = extract(source, encoder, pooling=pooling, max_length=max_length, **options)
-        return computable(X), source.frame["label"].to_numpy()
+        return computable(extract(source, encoder, pooling=pooling, max_length=max_length, **options))
 
-    tested = {target.name: read(target) for target in targets}
+    tested = {target.name: read(target) for target in tests}
     rows: list[dict[str, Any]] = []
-    for union in bar(unions, desc="sources", show=progress):
-        pool = _pool(union, read, budget, seed)
-        others = [target for target in targets if target.name not in pool.members]
+    for parts, others in bar(work, desc="sources", show=progress):
+        pool = _pool(parts, read)
         on_all_neurons = fit_classifier(pool.X, pool.y, C)
         coefficients = np.abs(on_all_neurons[-1].coef_).max(axis=0)
         choices = chain(
@@ -179,8 +201,8 @@ def transfer_grid(
             model = on_all_neurons
             if choice.method not in ("majority", "all"):
                 model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
-            for target in others:
-                Z, truth = tested[target.name]
+            for target, truth in others:
+                Z = tested[target.name]
                 predicted = _larger_class(truth) if choice.selected is None else model.predict(Z[:, choice.selected])
                 names = {"source": pool.name, "target": target.name, "members": pool.members}
                 facts = {"generated": pool.generated or target.generated, "correct": predicted == truth}
@@ -192,7 +214,7 @@ def transfer_grid(
     return grid[[*first, *Choice._fields[3:], "members", "generated"]]
 
 
-def union_name(members: Sequence[str]) -> str:
+def union_name(members: Iterable[str]) -> str:
     """The name of several sources together, whatever their order: this is the one place that makes it."""
     return "+".join(sorted(members))
 
@@ -202,28 +224,37 @@ def _larger_class(truth: np.ndarray) -> np.ndarray:
     return np.full(len(truth), labels[counts.argmax()])
 
 
-def _pool(union: Sequence[Any], read: Callable, budget: int | None, seed: int) -> Pool:
-    """The rows of one source, or of several together, within the budget.
+def _parts(union: Sequence[Any], budget: int | None, pairing: str, seed: int) -> list[Part]:
+    """What is used of one source, or of several together, within the budget.
 
     Members stand in the order of their names and keep the order of their rows, and a smaller share is part of a
     larger one: so equal parts of different pools are equal byte for byte, and share their forests.
     """
-    union = sorted(union, key=lambda source: source.name)
-    data = [read(source) for source in union]
-    sizes = [len(y) for _, y in data]
-    shares = sizes if budget is None else water_fill(sizes, budget).tolist()
-    kept = [
-        np.sort(np.random.default_rng(derive_seed(seed, "budget", source.name)).permutation(size)[:rows])
-        for source, size, rows in zip(union, sizes, shares, strict=True)
-    ]
-    members = tuple(source.name for source in union)
+    members = sorted(union, key=lambda source: source.name)
+    sizes = [source.n_rows for source in members]
+    shares = sizes if budget is None else water_fill(sizes, whole_number("budget", budget, len(members))).tolist()
+    parts = []
+    for source, size, n_rows in zip(members, sizes, shares, strict=True):
+        source.labels_of(members[0])  # both ways: no member may lack a class of another
+        rows = np.random.default_rng(derive_seed(seed, "budget", source.name)).permutation(size)[:n_rows]
+        parts.append(Part(source, np.sort(rows), members[0].labels_of(source)[np.sort(rows)]))
+    taught = [s1 for s1, _ in source_pairs(len(parts), pairing)] if len(parts) > 1 else [(0,)]
+    for learner in taught:
+        if len(np.unique(np.concatenate([parts[member].y for member in learner]))) < 2:
+            names = union_name(parts[member].source.name for member in learner)
+            raise ValueError(f"{names}: the rows used have one class only; at least two are needed")
+    return parts
+
+
+def _pool(parts: Sequence[Part], read: Callable[[Any], np.ndarray]) -> Pool:
+    members = tuple(part.source.name for part in parts)
     return Pool(
         union_name(members),
         members,
-        any(source.generated for source in union),
-        np.concatenate([X[rows] for (X, _), rows in zip(data, kept, strict=True)]),
-        np.concatenate([y[rows] for (_, y), rows in zip(data, kept, strict=True)]),
-        np.repeat(members, shares),
+        any(part.source.generated for part in parts),
+        np.concatenate([read(part.source)[part.rows] for part in parts]),
+        np.concatenate([part.y for part in parts]),
+        np.repeat(members, [len(part.rows) for part in parts]),
     )
 
 
@@ -271,12 +302,39 @@ def _tsns(
         yield Choice("multi_tsns", k, run, *chosen, fitted.alphas_, fitted.term_medians_)
 
 
-def _check_names(unions: Sequence[Sequence[Any]], targets: Sequence[Any]) -> None:
+def _checked_neurons(neurons: Sequence[int], n_neurons: int) -> list[int]:
+    if isinstance(neurons, str) or not np.iterable(neurons):
+        raise ValueError(f"neurons: must be a list of whole numbers, got {neurons!r}")
+    checked = [check_n_neurons(k, n_neurons) for k in neurons]
+    if not checked or len(set(checked)) < len(checked):
+        raise ValueError(f"neurons: must be one K or more, none of them twice, got {checked}")
+    return checked
+
+
+def _checked_corpora(sources: Sequence[Any], targets: Sequence[Any]) -> tuple[list[tuple[Any, ...]], list[Any]]:
+    """Every source as a tuple of its members, and the targets; a ValueError unless each has a name of its own."""
+    for role, given in {"sources": sources, "targets": targets}.items():
+        if isinstance(given, str) or not np.iterable(given):
+            raise ValueError(f"{role}: must be a list of what load_source gives, got {type(given).__name__}")
+    unions, tests = [source if isinstance(source, tuple) else (source,) for source in sources], list(targets)
+    places: dict[str, str] = {}
+    for role, corpora in {"sources": chain(*unions), "targets": tests}.items():
+        for corpus in corpora:
+            if not hasattr(corpus, "labels_of"):
+                found = type(corpus).__name__
+                raise ValueError(f"{role}: must be what load_source gives, or tuples of it in sources, got {found}")
+            place = str(corpus.origin.get("corpus", corpus.name))
+            if places.setdefault(corpus.name, place) != place:
+                both = f"{places[corpus.name]} and {place} are both called {corpus.name!r}"
+                raise ValueError(f"{role}: {both}; give one another name: load_source(..., name=...)")
     members = [sorted(source.name for source in union) for union in unions]
-    tested = [target.name for target in targets]
-    together = [("sources", [union_name(union) for union in members]), ("targets", tested)]
-    for role, names in together + [("sources", union) for union in members]:
+    together, tested = [union_name(union) for union in members], [target.name for target in tests]
+    for name, union in zip(together, members, strict=True):
+        if (first := members[together.index(name)]) != union:
+            raise ValueError(f"sources: {first} and {union} are both called {name!r}; load_source(..., name=...) helps")
+    for role, names in [("sources", together), ("targets", tested), *(("sources", union) for union in members)]:
         if len(set(names)) < len(names):
             raise ValueError(f"{role}: a name stands twice in {names}")
-    if all(target in union for union in members for target in tested):
+    if not all(members) or all(target in union for union in members for target in tested):
         raise ValueError("sources, targets: no pair of different names")
+    return unions, tests

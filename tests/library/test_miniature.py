@@ -84,8 +84,8 @@ def test_words_teach_a_domain_better_than_they_transfer():
     ("arguments", "message"),
     [
         ({"name": "poems"}, "'poems' is not a built-in corpus: books, dvd"),
-        ({"name": "sst", "n_rows": 1}, "n_rows=1: needs at least 2"),
-        ({"name": "sst", "noise": 0.7}, "noise=0.7: needs a share from 0 to 0.5"),
+        ({"name": "sst", "n_rows": 1}, "n_rows: must be at least 2, got 1"),
+        ({"name": "sst", "noise": 0.7}, "noise: must be at most 0.5, got 0.7"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

@@ -203,7 +203,7 @@ def test_a_wrong_header_is_named(tmp_path, reader):
 
 
 def test_not_utf8_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"x: not UTF-8 at byte 5"):
+    with pytest.raises(ValueError, match=r"x, line 1: not UTF-8 at byte 5"):
         readers.read_sst(put(tmp_path / "x", b"1 caf\xe9"))
 
 

@@ -49,6 +49,7 @@ def test_a_registry_name_reads_the_folder_and_counts(folder):
     assert not source.generated
     assert source.origin == {
         "kind": "files",
+        "corpus": "sst",
         "path": "SST/stsa.binary.train",
         "rows_read": 6,
         "rows_kept": 5,
@@ -119,9 +120,9 @@ def test_revision_is_for_the_hub_only():
         load_source("miniature:sst", revision="v1")
 
 
-@pytest.mark.parametrize("seed", [-1, 0.5])
-def test_a_wrong_seed_is_named(seed):
-    with pytest.raises(ValueError, match=f"seed={seed}: needs a whole number"):
+@pytest.mark.parametrize(("seed", "fault"), [(-1, "at least 0, got -1"), (0.5, "a whole number, got 0.5")])
+def test_a_wrong_seed_is_named(seed, fault):
+    with pytest.raises(ValueError, match=f"seed: must be {fault}"):
         load_source("miniature:sst", seed=seed)
 
 
@@ -153,10 +154,30 @@ def test_a_limit_above_the_rows_keeps_everything_and_says_so(folder):
     assert (source.n_rows, source.origin["limit"]) == (5, "9 asked for, all 5 rows kept")
 
 
-@pytest.mark.parametrize("limit", [1, 0, -3, 2.5])
-def test_a_limit_below_the_classes_is_an_error(limit):
-    with pytest.raises(ValueError, match=f"limit={limit}: needs a whole number of at least 2"):
+@pytest.mark.parametrize(
+    ("limit", "fault"),
+    [
+        (1, "at least 2, the number of classes of miniature:sst, got 1"),
+        (0, "at least 1, got 0"),
+        (2.5, "a whole number"),
+    ],
+)
+def test_a_limit_below_the_classes_is_an_error(limit, fault):
+    with pytest.raises(ValueError, match=f"limit: must be {fault}"):
         load_source("miniature:sst", limit=limit)
+
+
+def test_a_name_changes_nothing_but_the_name():
+    plain, named = (load_source("miniature:sst", limit=9, name=name) for name in (None, "short reviews"))
+    assert named.name == "short reviews"
+    assert named.origin == plain.origin
+    assert named.frame.equals(plain.frame)
+
+
+@pytest.mark.parametrize(("limit", "fault"), [(1, "from 2 \\(classes\\) to 3 \\(rows\\), got 1"), (4, "from 2")])
+def test_a_subset_of_no_size_is_refused(limit, fault):
+    with pytest.raises(ValueError, match=f"limit: must be {fault}"):
+        stratified_rows([0, 1, 1], limit, seed=0, name="x")
 
 
 def test_subset_has_the_classes_in_proportion():
@@ -181,7 +202,8 @@ def test_csv_maps_string_labels_in_sorted_order(csv):
     source = load_source(csv)
     assert source.frame["text"].tolist() == ['Good, "really".', "Bad.", "n/a"]
     assert source.frame["label"].tolist() == [1, 0, 0]
-    assert (source.name, source.task) == ("my.csv", "own")
+    assert (source.name, source.task) == (f"{csv.parent.name}/my.csv", "own")
+    assert source.origin["corpus"] == str(csv.resolve())
     assert source.origin["labels"] == {"no": 0, "yes": 1}
     assert source.origin["ignored_columns"] == ["note"]
 
@@ -220,7 +242,7 @@ BAD = [
     ("a.csv", "text,label\n", r"a\.csv: no rows"),
     ("a.csv", "", r"a\.csv: no rows"),
     ("a.csv", "text,label\nwell, it broke,1\n", r"a\.csv, row 1: 3 fields, but the header has 2"),
-    ("a.csv", 'text,label\n"x,1\ny,0\n', r"a\.csv: not readable as CSV \(unexpected end of data\)"),
+    ("a.csv", 'text,label\n"x,1\ny,0\n', r"a\.csv, row 1: not readable as CSV \(unexpected end of data\)"),
     ("a.tsv", "text\tlabel\nx\n", r"a\.tsv, row 1: 1 fields, but the header has 2"),
     ("a.jsonl", '{"text": "x", "label": 1}\n{"text"\n', r"a\.jsonl, line 2: not a JSON object"),
     ("a.jsonl", '{"text": "x", "label": 1}\n3\n', r"a\.jsonl, line 2: not a JSON object"),
@@ -241,7 +263,7 @@ def test_a_bad_file_gives_one_clear_line(tmp_path, name, content, message):
 
 def test_not_utf8_is_one_line_too(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"text,label\ncaf\xe9,1\n")
-    with pytest.raises(ValueError, match=r"a\.csv: not readable as CSV"):
+    with pytest.raises(ValueError, match=r"a\.csv, line 2: not UTF-8 at byte 3"):
         load_source(tmp_path / "a.csv")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tsns_lib.corpora.readers import MALFORMED, Reading, collect
+from tsns_lib.corpora.readers import MALFORMED, Reading, Row, collect, row_of
 from tsns_lib.corpora.registry import Corpus
 
 
@@ -43,7 +43,18 @@ def read_hub(corpus: Corpus, split: str, revision: str | None = None) -> tuple[R
 
 
 def read_rows(corpus: Corpus, rows: Iterable[Mapping[str, Any]]) -> Reading:
-    """Turn the hub's rows into ours; the registry says which columns to take and what their labels mean."""
-    text, text_pair, label = corpus.hub.columns
-    labels = corpus.hub.labels
-    return collect((r[text], r[text_pair] if text_pair else None, labels.get(r[label], MALFORMED)) for r in rows)
+    """Turn the hub's rows into ours; the registry says which columns to take and what their labels mean.
+
+    A row whose text is null is skipped; a column that is missing is a ValueError.
+    """
+    *texts, label = (column for column in corpus.hub.columns if column is not None)
+
+    def ours(number: int, row: Mapping[str, Any]) -> Row:
+        for column in (*texts, label):
+            if column not in row:
+                raise ValueError(f"hub:{corpus.name}, row {number}: no column {column!r}; found: {', '.join(row)}")
+        theirs = row[label]
+        known = isinstance(theirs, int | float | str)  # and can be looked up, unlike a list
+        return row_of(corpus.hub.labels.get(theirs, MALFORMED) if known else MALFORMED, *(row[text] for text in texts))
+
+    return collect(ours(number, row) for number, row in enumerate(rows, 1))

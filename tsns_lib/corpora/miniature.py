@@ -14,6 +14,7 @@ import pandas as pd
 
 from tsns_lib.corpora.readers import as_frame
 from tsns_lib.corpora.registry import read_yaml
+from tsns_lib.validation import share, whole_number
 
 NOISE = 0.09  # share of wrong labels
 TRAIN_ROWS = {"mr": 400, "sst": 320, "scitail": 360, "snli": 400, "mnli": 400, "rte": 240, "qqp": 400, "mrpc": 300}
@@ -70,10 +71,9 @@ def generate(
         raise ValueError(f"{name!r} is not a built-in corpus: {', '.join([*reviews, *pairs])}")
     if n_rows is None:
         n_rows = TRAIN_ROWS.get(name, DOMAIN_ROWS) if split == "train" else TARGET_ROWS
-    if n_rows < 2:
-        raise ValueError(f"n_rows={n_rows}: needs at least 2")
-    if not 0 <= noise <= 0.5:
-        raise ValueError(f"noise={noise}: needs a share from 0 to 0.5")
+    n_rows, seed = whole_number("n_rows", n_rows, least=2), whole_number("seed", seed, least=0)
+    if share("noise", noise, zero=True) > 0.5:
+        raise ValueError(f"noise: must be at most 0.5, got {noise}")
     dice = Dice(seed, name, split, "texts")
     write = _review if name in reviews else _pair
     labels = dice.shuffled([row % 2 for row in range(n_rows)])

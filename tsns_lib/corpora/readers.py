@@ -6,24 +6,29 @@ left out. Whatever is skipped or repaired on the way is counted.
 """
 
 import json
+import lzma
 import re
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 Row = tuple[str, str | None, int | str]  # text, text_pair, label; a str as label says why to skip the row
 
+MAX_TEXT = 16_000_000  # characters of a text and bytes of a line: no text is longer, a damaged file may be
+MAX_MEMBER = 100_000_000  # bytes of a file in an archive; the official ones have 2 MB at most
 MALFORMED = "malformed row"
+NO_TEXT = "missing text"
 NLI_LABELS: dict[str, int | str] = {"entailment": 1, "neutral": 0}
 NLI_LABELS |= {"contradiction": "contradiction", "-": "no gold label"}  # skipped, and why
-# Control characters (tab and newline are text), Unicode line separators, and bytes that were not UTF-8.
-_UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufffd]")
+# Control characters (tab and newline are text), Unicode line separators, bytes that were not UTF-8, lone surrogates.
+_UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufffd\ud800-\udfff]")
 _LINE_BREAK = re.compile(r"<br\s*/?>")
-_REVIEW_TEXT = re.compile(r"<review_text>(.*?)</review_text>", re.DOTALL)
 
 
 class Reading(NamedTuple):
@@ -53,6 +58,9 @@ def collect(rows: Iterable[Row], *, doubled_quotes: bool = False) -> Reading:
         if isinstance(label, str):
             skipped[label] += 1
             continue
+        if max(len(text), len(text_pair or "")) > MAX_TEXT:
+            skipped[f"text of more than {MAX_TEXT:,} characters"] += 1
+            continue
         repairs: set[str] = set()
         text = _repair(text, doubled_quotes, repairs)
         text_pair = None if text_pair is None else _repair(text_pair, doubled_quotes, repairs)
@@ -62,6 +70,13 @@ def collect(rows: Iterable[Row], *, doubled_quotes: bool = False) -> Reading:
         repaired.update(repairs)
         usable.append((text, text_pair, label))
     return Reading(as_frame(usable), dict(skipped), len(usable) + skipped.total(), dict(sorted(repaired.items())))
+
+
+def row_of(label: int | str, *texts: Any) -> Row:
+    """A row of one text or two; one that lacks a text (a null in its file) is to be skipped."""
+    if not isinstance(label, str) and not all(isinstance(text, str) for text in texts):
+        label = NO_TEXT
+    return texts[0], texts[1] if len(texts) == 2 else None, label
 
 
 def as_frame(rows: Iterable[tuple[str, str | None, int]]) -> pd.DataFrame:
@@ -100,7 +115,7 @@ def read_amazon(path: Path, domain: str) -> Reading:
     `domain` is a folder name, such as `"books"`, with `negative.review` and `positive.review` of 1,000 reviews each.
     The files are pseudo-XML that no XML parser accepts, so reviews are cut out at their tags.
     """
-    reviews = _members(path, rf"(?:^|/){re.escape(domain)}/(negative|positive)\.review$")
+    reviews, unread = _members(path, rf"(?:^|/){re.escape(domain)}/(negative|positive)\.review$")
     if len(reviews) != 2:
         raise FileNotFoundError(f"{path}: needs {domain}/negative.review and {domain}/positive.review")
 
@@ -108,19 +123,22 @@ def read_amazon(path: Path, domain: str) -> Reading:
         for match, content in sorted(reviews, key=lambda member: member[0][1]):
             # A byte that is not UTF-8 is replaced here, and counted as unreadable later.
             for review in content.decode("utf-8", errors="replace").split("<review>")[1:]:
-                body = _REVIEW_TEXT.search(review)
-                yield (body[1], None, int(match[1] == "positive")) if body else ("", None, MALFORMED)
+                # Not a pattern: on many tags that are never closed, it would take the square of their number.
+                _, opened, rest = review.partition("<review_text>")
+                body, closed, _ = rest.partition("</review_text>")
+                yield (body, None, int(match[1] == "positive")) if opened and closed else ("", None, MALFORMED)
 
-    return collect(rows())
+    return collect(chain(rows(), unread))
 
 
 def read_imdb(path: Path) -> Reading:
     """Read the 25,000 training reviews of IMDB from `aclImdb_v1.tar.gz` or its unpacked folder `aclImdb`."""
-    reviews = _members(path, r"(?:^|/)train/(neg|pos)/(\d+)_\d+\.txt$")
+    reviews, unread = _members(path, r"(?:^|/)train/(neg|pos)/(\d+)_\d+\.txt$")
     if not reviews:
         raise FileNotFoundError(f"{path}: holds no train/pos/*.txt or train/neg/*.txt")
     reviews.sort(key=lambda member: (member[0][1], int(member[0][2])))
-    return collect((_decode(content, f"{path}/{m[0]}"), None, int(m[1] == "pos")) for m, content in reviews)
+    rows = ((_decode(content, f"{path}/{m[0]}"), None, int(m[1] == "pos")) for m, content in reviews)
+    return collect(chain(rows, unread))
 
 
 def read_sst(path: Path) -> Reading:
@@ -143,15 +161,24 @@ def read_scitail(path: Path) -> Reading:
 
 
 def read_nli(path: Path) -> Reading:
-    """Read SNLI 1.0 or MNLI 1.0 in `.jsonl`; a line without gold_label, sentence1 and sentence2 is an error."""
+    """Read SNLI 1.0 or MNLI 1.0 in `.jsonl`; a line without gold_label, sentence1 and sentence2 is an error.
+
+    An empty line is no row.
+    """
 
     def rows() -> Iterator[Row]:
         for number, line in enumerate(_lines(path), 1):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
-                yield row["sentence1"], row["sentence2"], NLI_LABELS.get(row["gold_label"], MALFORMED)
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                label = NLI_LABELS.get(row["gold_label"], MALFORMED)
+                text, text_pair, label = row_of(label, row["sentence1"], row["sentence2"])
+                if label == NO_TEXT:
+                    raise ValueError(NO_TEXT)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: not an SNLI/MNLI row ({error!r})") from error
+            yield text, text_pair, label
 
     return collect(rows())
 
@@ -192,27 +219,63 @@ def _fields(path: Path, header: str | None, columns: tuple[int, int, int], label
 
 
 def _lines(path: Path) -> Iterator[str]:
-    # Split at newlines only: str.splitlines would also cut at the stray control characters inside the texts.
-    lines = _decode(path.read_bytes(), str(path)).split("\n")
-    yield from (line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines))
+    yield from (line.removesuffix("\n").removesuffix("\r") for _, line in raw_lines(path))
 
 
-def _decode(content: bytes, name: str) -> str:
+def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number every line from 1, and decode it with its end; a bad byte or an endless line is named by its number.
+
+    Lines end at newlines only: `str.splitlines` would also cut at the stray control characters inside the texts.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_TEXT + 1):
+            number += 1
+            if len(line) > MAX_TEXT:
+                raise ValueError(f"{path}, line {number}: longer than {MAX_TEXT:,} bytes")
+            yield number, _decode(line, f"{path}, line {number}", "utf-8-sig" if number == 1 else "utf-8")
+
+
+def _decode(content: bytes, name: str, encoding: str = "utf-8-sig") -> str:
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: not UTF-8 at byte {error.start}") from error
 
 
-def _members(path: Path, pattern: str) -> list[tuple[re.Match[str], bytes]]:
-    """Return the match and the content of each file in a folder or tar archive whose path matches the pattern."""
+def _members(path: Path, pattern: str) -> tuple[list[tuple[re.Match[str], bytes]], list[Row]]:
+    """Return the match and the content of each file in a folder or tar archive whose path matches the pattern.
+
+    What matches in an archive and is a link or no file, or lies outside of it, is not read; it is a row to be skipped.
+    """
     wanted = re.compile(pattern)
+    read: list[tuple[re.Match[str], bytes]] = []
+    unread: list[Row] = []
     if path.is_dir():
-        files = ((wanted.search(p.relative_to(path).as_posix()), p) for p in sorted(path.rglob("*.*")))
-        return [(match, p.read_bytes()) for match, p in files if match]
+        for file in sorted(path.rglob("*.*")):
+            if match := wanted.search(file.relative_to(path).as_posix()):
+                _check_size(file, file.stat().st_size)
+                read.append((match, file.read_bytes()))
+        return read, unread
     try:
         with tarfile.open(path) as archive:
-            inside = ((wanted.search(m.name), archive.extractfile(m)) for m in archive if m.isfile())
-            return [(match, member.read()) for match, member in inside if match and member]
-    except (tarfile.TarError, EOFError, OSError) as error:
+            for member in archive:
+                place = PurePosixPath(member.name)
+                if match := wanted.search(member.name):
+                    _check_size(path / place, member.size)
+                    outside = place.is_absolute() or ".." in place.parts
+                    content = archive.extractfile(member) if member.isfile() and not outside else None
+                    if content:
+                        read.append((match, content.read()))
+                    else:
+                        unread.append(("", None, "link or outside path in the archive"))
+            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                pass  # the checksum of a compressed archive is its last word, and is compared when it is reached
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path}: not a whole tar archive ({error})") from error
+    return read, unread
+
+
+def _check_size(file: Path, size: int) -> None:
+    if size > MAX_MEMBER:
+        raise ValueError(f"{file}: {size:,} bytes, at most {MAX_MEMBER:,} are read")

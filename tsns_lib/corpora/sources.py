@@ -1,7 +1,9 @@
 """A corpus by name, by path or from the hub as one plain value, and the list of the corpora that have a name."""
 
 import os
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from tsns_lib.corpora.hub import read_hub
 from tsns_lib.corpora.own import read_own
 from tsns_lib.corpora.readers import Reading
 from tsns_lib.corpora.registry import REGISTRY, SPLITS, Corpus
+from tsns_lib.validation import whole_number
+
+_IS_NUMBER = re.compile("-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Source:
     Attributes
     ----------
     name : str
-        `"books"`, `"miniature:books"`, `"hub:books"` or `"my.csv"`.
+        `"books"`, `"miniature:books"`, `"hub:books"`; of your own file its folder and its name, `"shop/train.csv"`; or
+        the name that you gave.
     task : str
         `"sentiment"`, `"nli"`, `"similarity"` or `"own"`.
     split : str
@@ -32,7 +38,8 @@ class Source:
     frame : DataFrame
         Columns `text` (str), `text_pair` (str or None), `label` (int); rows numbered from 0.
     origin : dict
-        `kind` (`"files"`, `"hub"`, `"miniature"`, `"own"`); `path`, or `repository` and `commit`;
+        `kind` (`"files"`, `"hub"`, `"miniature"`, `"own"`); `corpus`, which is the same for all rows that one corpus
+        has, whatever its source is called; `path`, or `repository` and `commit`;
         `rows_read`, `rows_kept` and `skipped` ({reason: count}), which add up (before any limit); `repaired`
         ({repair: rows}); `repeated_rows`; `official_rows` and `paper_rows` (None where there is no such
         figure); `limit` where one was asked for.
@@ -65,10 +72,51 @@ class Source:
         """Whether the corpus is built in and generated, not real."""
         return self.origin["kind"] == "miniature"
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each class in `frame["label"]`, by its name."""
+        if self.task == "own" and not self.origin.get("labels") and all(map(_IS_NUMBER.fullmatch, self.classes)):
+            return {name: int(name) for name in self.classes}
+        return {name: number for number, name in enumerate(self.classes)}
+
+    def labels_of(self, other: "Source") -> NDArray[np.int64]:
+        """Labels of another source, in the numbers of this one: classes meet by name, whatever their numbers are there.
+
+        Numbers that nobody named are those of Table 1 (1 is positive, or a match), and so are those of two corpora of
+        Table 1 with other tasks; a warning says so. What does not fit is a ValueError, and classes that only this
+        source has are a warning.
+        """
+        ours, theirs = self._present(), other._present()
+        numbers = {theirs[name]: ours[name] for name in theirs if name in ours}
+        both = f"{self.name} has the classes {_listed(ours)}, and {other.name} has {_listed(theirs)}"
+        if len(numbers) < len(theirs):
+            sorted_by_text = self.origin.get("labels") or other.origin.get("labels")
+            if sorted_by_text or not set(theirs.values()) <= set(ours.values()):
+                lacking = _listed(name for name in theirs if name not in ours)
+                raise ValueError(f"labels: {both}; names must agree, case and spelling too: {lacking} has no partner")
+            numbers = {number: number for number in theirs.values()}
+            warnings.warn(f"labels: {both}; they are compared by number", stacklevel=2)
+        if rest := set(ours.values()) - set(numbers.values()):
+            extra = _listed(name for name in ours if ours[name] in rest)
+            warnings.warn(f"labels: {both}; rows predicted as the class {extra} count as wrong", stacklevel=2)
+        return other.frame["label"].map(numbers).to_numpy(dtype=np.int64)
+
+    def _present(self) -> dict[str, int]:
+        """The classes that occur in `frame`; a label that is none of them is a ValueError."""
+        numbers = self.numbers
+        known = self.frame["label"].isin(list(numbers.values())).to_numpy(dtype=bool)
+        if not known.all():
+            row = int(known.argmin())
+            label = self.frame["label"].tolist()[row]
+            raise ValueError(f"{self.name}: the label of row {row}, {label!r:.60}, is none of {_listed(numbers)}")
+        present = set(self.frame["label"])
+        return {name: number for name, number in numbers.items() if number in present}
+
 
 def load_source(
     name_or_path: str | os.PathLike[str],
     *,
+    name: str | None = None,
     split: str = "train",
     data_dir: str | os.PathLike[str] | None = None,
     limit: int | None = None,
@@ -83,7 +131,10 @@ def load_source(
         A corpus of Table 1 (`"books"`, `"dvd"`, `"electronics"`, `"kitchen"`, `"mr"`, `"sst"`, `"scitail"`,
         `"snli"`, `"mnli"`, `"rte"`, `"qqp"`, `"mrpc"`) in its official files; the same with `"miniature:"`
         (built in, generated) or `"hub:"` (Hugging Face hub) before it; or the path of a CSV, TSV, JSONL or
-        Parquet file with `text[, text_pair], label`, in UTF-8, whose name becomes the name of the source.
+        Parquet file with `text[, text_pair], label`, in UTF-8; `~` is your home folder.
+    name : str, optional
+        What to call the source. Results and seeds go by it, so two corpora need two names. Default: the name of the
+        corpus, or the folder and name of your file.
     split : str, default "train"
         `"train"`, and `"dev"` and `"test"` where the corpus has them. Your own file is always read whole, and this is
         only a name. The paper's targets are the whole Amazon domains (`"train"`), SciTail `"test"` and QQP `"dev"`.
@@ -108,7 +159,7 @@ def load_source(
         If there is no data folder, or the files are not in it, or there is no such path.
     ValueError
         For an unknown corpus or split, a negative seed, a limit below the number of classes, a revision of a corpus
-        that is not on the hub, a corpus without a usable row, or a bad row in your own file.
+        that is not on the hub, a corpus with fewer than two classes, or a bad row in your own file.
     ImportError, ConnectionError
         If a hub corpus needs a package that is missing, or the hub does not answer.
 
@@ -122,21 +173,28 @@ def load_source(
     >>> source.origin["limit"]
     '10 of 240 rows, classes in proportion, seed 0'
     """
-    name = os.fspath(name_or_path)
-    prefix, _, rest = name.partition(":")
+    if not isinstance(name_or_path, str | os.PathLike) or not isinstance(os.fspath(name_or_path), str):
+        raise ValueError(f"name_or_path: must be a name or a path, got {type(name_or_path).__name__}")
+    for argument, value in {"name": name, "split": split, "revision": revision}.items():
+        if not (value is None and argument != "split") and not (isinstance(value, str) and value.strip()):
+            raise ValueError(f"{argument}: must be text, got {value!r:.60}")
+    seed = whole_number("seed", seed, least=0)
+    limit = None if limit is None else whole_number("limit", limit)
+    wanted = os.fspath(name_or_path)
+    prefix, _, rest = wanted.partition(":")
     if revision is not None and prefix != "hub":
-        raise ValueError(f"revision={revision!r} pins a hub corpus, and {name!r} is none: write 'hub:...'")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed={seed!r}: needs a whole number of at least 0")
+        raise ValueError(f"revision={revision!r} pins a hub corpus, and {wanted!r} is none: write 'hub:...'")
     if prefix == "miniature":
-        source = _from_miniature(name, _corpus(rest, split), split, int(seed))
+        source = _from_miniature(wanted, _corpus(rest, split), split, seed)
     elif prefix == "hub":
-        source = _from_hub(name, _corpus(rest, split), split, revision)
-    elif isinstance(name_or_path, str) and name in REGISTRY:
-        source = _from_files(_corpus(name, split), split, _folder(data_dir))
+        source = _from_hub(wanted, _corpus(rest, split), split, revision)
+    elif isinstance(name_or_path, str) and wanted in REGISTRY:
+        source = _from_files(_corpus(wanted, split), split, _folder(data_dir))
     else:
-        source = _from_own(Path(name), split)
-    return source if limit is None else _limited(source, limit, int(seed))
+        source = _from_own(Path(wanted), split)
+    if limit is not None:
+        source = _limited(source, limit, seed)
+    return source if name is None else replace(source, name=name)
 
 
 def list_sources(data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
@@ -191,6 +249,8 @@ def stratified_rows(labels: ArrayLike, limit: int, *, seed: int, name: str) -> N
     """
     labels = np.asarray(labels)
     classes, sizes = np.unique(labels, return_counts=True)
+    if not len(classes) <= whole_number("limit", limit) <= len(labels):
+        raise ValueError(f"limit: must be from {len(classes)} (classes) to {len(labels)} (rows), got {limit}")
     # Largest remainders: a class gets its share rounded down, but at least one row; the rest by remainder.
     shares = sizes * limit / sizes.sum()
     counts = np.maximum(shares.astype(int), 1)
@@ -211,15 +271,24 @@ def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
     if place is None:
         raise FileNotFoundError(f"{corpus.name}: no {' or '.join(corpus.files[split])} in {folder}")
     reading = corpus.read(folder / place)
-    if reading.frame.empty:
-        raise ValueError(f"{folder / place}: no usable row (skipped: {reading.skipped})")
+    _check_classes(reading, corpus, str(folder / place))
     return _from_reading(corpus.name, corpus, split, reading, {"kind": "files", "path": place})
 
 
 def _from_hub(name: str, corpus: Corpus, split: str, revision: str | None) -> Source:
     reading, commit = read_hub(corpus, split, revision)
+    _check_classes(reading, corpus, name)
     place = {"kind": "hub", "repository": corpus.hub.repository, "config": corpus.hub.config, "commit": commit}
     return _from_reading(name, corpus, split, reading, place)
+
+
+def _check_classes(reading: Reading, corpus: Corpus, place: str) -> None:
+    labels = set(reading.frame["label"])
+    if not labels:
+        raise ValueError(f"{place}: no usable row (skipped: {reading.skipped})")
+    if len(labels) == 1:
+        only = f"one class only, {corpus.classes[labels.pop()]!r}, in all {len(reading.frame)} usable rows"
+        raise ValueError(f"{place}: {only} (skipped: {reading.skipped})")
 
 
 def _from_reading(name: str, corpus: Corpus, split: str, reading: Reading, place: Mapping[str, Any]) -> Source:
@@ -239,18 +308,31 @@ def _from_miniature(name: str, corpus: Corpus, split: str, seed: int) -> Source:
 
 
 def _from_own(path: Path, split: str) -> Source:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file, nor a corpus of Table 1: {', '.join(REGISTRY)}")
-    frame, facts = read_own(path)
+    file = _expanded(path)
+    if not os.path.exists(file):  # not Path.exists, which raises for a text that is no path at all
+        raise FileNotFoundError(
+            f"{os.fspath(path)[:200]}: no such file, nor a corpus of Table 1: {', '.join(REGISTRY)}"
+        )
+    frame, facts = read_own(file)
     classes = tuple(facts["labels"]) or tuple(str(label) for label in sorted(set(frame["label"])))
-    return _source(path.name, "own", split, frame, {"kind": "own", "path": str(path), **facts}, classes)
+    place = Path(os.path.abspath(file))
+    name = f"{place.parent.name}/{place.name}".lstrip("/")
+    origin = {"kind": "own", "corpus": str(file.resolve()), "path": str(path), **facts}
+    return _source(name, "own", split, frame, origin, classes)
 
 
 def _source(
     name: str, task: str, split: str, frame: pd.DataFrame, origin: Mapping[str, Any], classes: tuple[str, ...]
 ) -> Source:
     """Make a source; unless `origin` says otherwise, every row was read as it is and no count is known to compare."""
-    unknown = {"rows_read": len(frame), "skipped": {}, "repaired": {}, "official_rows": None, "paper_rows": None}
+    unknown = {
+        "corpus": name,
+        "rows_read": len(frame),
+        "skipped": {},
+        "repaired": {},
+        "official_rows": None,
+        "paper_rows": None,
+    }
     repeated = int(frame.duplicated(["text", "text_pair"]).sum())
     counts = {"rows_kept": len(frame), "repeated_rows": repeated}
     return Source(name, task, split, frame, {**unknown, **origin, **counts}, classes)
@@ -258,9 +340,8 @@ def _source(
 
 def _limited(source: Source, limit: int, seed: int) -> Source:
     n_classes = source.frame["label"].nunique()
-    if not isinstance(limit, int | np.integer) or limit < n_classes:
-        least = f"{n_classes}, the number of classes of {source.name}"
-        raise ValueError(f"limit={limit!r}: needs a whole number of at least {least}")
+    if limit < n_classes:
+        raise ValueError(f"limit: must be at least {n_classes}, the number of classes of {source.name}, got {limit}")
     if limit >= source.n_rows:
         note = f"{limit} asked for, all {source.n_rows} rows kept"
         return replace(source, origin=source.origin | {"limit": note})
@@ -282,11 +363,24 @@ def _corpus(name: str, split: str) -> Corpus:
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     setting = "TSNS_DATA" if data_dir is None else "data_dir"
     folder = os.environ.get("TSNS_DATA") if data_dir is None else data_dir
+    if not isinstance(folder, str | os.PathLike | None):
+        raise ValueError(f"{setting}: must be the path of a folder, got {type(folder).__name__}")
     if not folder:
         return None
-    if not Path(folder).is_dir():
+    if not os.path.isdir(_expanded(Path(folder))):
         raise FileNotFoundError(f"{setting}={os.fspath(folder)!r}: no such folder")
-    return Path(folder)
+    return _expanded(Path(folder))
+
+
+def _expanded(path: Path) -> Path:
+    """The path with `~` as the home folder; as it is, where there is no such user."""
+    return Path(os.path.expanduser(path))
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names in quotation marks, at most ten of them."""
+    first = [f"{name!r:.40}" for name in names]
+    return ", ".join(first[:10]) + (f" and {len(first) - 10} more" if len(first) > 10 else "")
 
 
 def _place(corpus: Corpus, split: str, folder: Path) -> str | None:
