@@ -248,9 +248,9 @@ def judged(statement: str, values: Interval | ArrayLike, bounds: tuple[float, fl
     estimate, low, high = values if isinstance(values, Interval) else (runs.mean(), runs.min(), runs.max())
     outside = high < least or low > most
     verdict = DOES_NOT_HOLD if outside else HOLDS if least <= low and high <= most else "inconclusive"
-    must = f"{least:g} or more" if np.isinf(most) else f"{least:g} to {most:g}" if least < most else f"{least:g}"
-    interval = f"{low:.1f} to {high:.1f}" if low < high else ""
-    return {"control": statement, "ours": round(estimate, 1), "interval": interval, "must be": must, "verdict": verdict}
+    limits = f"{least:g} or more" if np.isinf(most) else f"{least:g} to {most:g}" if least < most else f"{least:g}"
+    shown = {"ours": round(estimate, 1), "interval": f"{low:.1f} to {high:.1f}" if low < high else ""}
+    return {"control": statement, **shown, "holds if": limits, "verdict": verdict}
 
 
 def draw_controls(
