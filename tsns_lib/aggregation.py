@@ -10,9 +10,11 @@ from scipy.stats import rankdata
 
 from tsns_lib.importance import cumulative_importance
 from tsns_lib.ranking import order_neurons, select_neurons
-from tsns_lib.validation import matrix, whole_number
+from tsns_lib.validation import matrix, one_of, whole_number
 
 PAIRINGS = ("leave_one_out", "bipartitions", "disjoint")
+MOST_SOURCES = 1_000  # that can be paired (our choice; the paper has 7)
+MOST_PAIRS = 100_000  # each is a learner with J forests: "disjoint" reaches it with 11 sources, "bipartitions" with 17
 
 
 class Selection(NamedTuple):
@@ -140,7 +142,8 @@ def source_pairs(n_sources: int, pairing: str = "leave_one_out") -> list[tuple[t
     Raises
     ------
     ValueError
-        If there are fewer than two sources or the pairing is unknown.
+        If there are fewer than two sources or more than 1,000, the pairing is unknown, or it makes more than 100,000
+        pairs.
 
     Examples
     --------
@@ -149,11 +152,15 @@ def source_pairs(n_sources: int, pairing: str = "leave_one_out") -> list[tuple[t
     >>> len(source_pairs(3, "bipartitions")), len(source_pairs(3, "disjoint"))
     (6, 12)
     """
-    n_sources = whole_number("n_sources", n_sources)
+    n_sources = whole_number("n_sources", n_sources, most=MOST_SOURCES)
     if n_sources < 2:
         raise ValueError(f"n_sources: pairs need at least 2 sources, got {n_sources}")
-    if pairing not in PAIRINGS:
-        raise ValueError(f"pairing: must be 'leave_one_out', 'bipartitions' or 'disjoint', got {pairing!r}")
+    one_of("pairing", pairing, PAIRINGS)
+    sizes = {"bipartitions": 2**n_sources - 2, "disjoint": 3**n_sources - 2 ** (n_sources + 1) + 1}
+    if (n_pairs := sizes.get(pairing, n_sources)) > MOST_PAIRS:
+        raise ValueError(
+            f"pairing: {pairing!r} of {n_sources} sources makes {n_pairs:.3g} pairs; at most {MOST_PAIRS:,}"
+        )
     if pairing == "leave_one_out":
         everyone = range(n_sources)
         return [(tuple(m for m in everyone if m != left_out), (left_out,)) for left_out in everyone]

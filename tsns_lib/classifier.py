@@ -15,6 +15,7 @@ from tsns_lib.ranking import select_neurons
 from tsns_lib.validation import share
 
 # Between α = 1 and α = 0 both terms of equation 1 matter only where 1 - α is about 1/N: hence steps in log(1 - α).
+MOST_ALPHAS = 1_000  # to try; each may cost a classifier
 ALPHAS = (1.0, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2, 0.9, 0.5, 0.0)
 
 
@@ -81,6 +82,8 @@ def alpha_grid(alphas: str | Sequence[float]) -> Sequence[float]:
     """The values of α to try: "log" is `ALPHAS`; a ValueError for anything outside [0, 1]."""
     if isinstance(alphas, str) and alphas == "log":
         return ALPHAS
-    if isinstance(alphas, str) or not len(alphas):
-        raise ValueError(f"alphas: must be 'log' or numbers in [0, 1], got {alphas!r}")
-    return [share("alphas", alpha, zero=True) for alpha in alphas]
+    if isinstance(alphas, str) or not np.iterable(alphas) or not 1 <= len(given := list(alphas)) <= MOST_ALPHAS:
+        raise ValueError(
+            f"alphas: must be 'log' or numbers in [0, 1], 1 to {MOST_ALPHAS:,} of them, got {alphas!r:.80}"
+        )
+    return [share("alphas", alpha, zero=True) for alpha in given]

@@ -18,10 +18,11 @@ from tsns_lib.importance import Forest, Resamples
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.store import Store
-from tsns_lib.validation import whole_number
+from tsns_lib.validation import LARGEST, numbers, one_of, whole_number
 
 METRICS = ("cosine", "jensen_shannon", "wasserstein")
 LABELS = ("true", "shuffled")
+MOST_LAYERS, MOST_NEURONS = 10_000, 10**9  # of an encoder; far more than any has
 N_BOOTSTRAPS = 500  # of a run's resamples (our choice)
 
 
@@ -55,15 +56,14 @@ def fingerprint(selected: ArrayLike, n_layers: int, n_neurons: int | None = None
     >>> fingerprint([True, False, False, True], n_layers=2).tolist()
     [0.5, 0.5]
     """
-    chosen = np.asarray(selected)
-    if chosen.dtype == bool:
-        if n_neurons not in (None, chosen.size):
+    chosen = numbers("selected", selected, "a non-empty list of neuron numbers or a mask")
+    if chosen.dtype == bool and chosen.ndim == 1:
+        if n_neurons is not None and whole_number("n_neurons", n_neurons) != chosen.size:
             raise ValueError(f"n_neurons: is {n_neurons}, but the mask has {chosen.size} neurons")
         n_neurons, chosen = chosen.size, np.flatnonzero(chosen)
     if n_neurons is None:
         raise ValueError("n_neurons: needed when selected holds neuron numbers and not a boolean mask")
-    if n_layers < 1 or n_neurons % n_layers:
-        raise ValueError(f"n_layers: {n_neurons} neurons cannot be shared equally by {n_layers} layers")
+    n_layers, n_neurons = _shape(n_layers, n_neurons)
     if chosen.ndim != 1 or chosen.size == 0 or chosen.dtype.kind not in "iu":
         raise ValueError(f"selected: must be a non-empty list of neuron numbers or a mask, got {selected!r:.80}")
     if chosen.min() < 0 or chosen.max() >= n_neurons:
@@ -102,8 +102,8 @@ def fingerprint_similarity(a: ArrayLike, b: ArrayLike, metric: str = "cosine") -
     >>> round(fingerprint_similarity([0.5, 0.5], [0.25, 0.75]), 3)
     0.894
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric: must be one of {', '.join(METRICS)}, got {metric!r}")
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise ValueError(f"metric: must be one of {', '.join(METRICS)}, got {metric!r:.80}")
     first, second = _shares(a, "a"), _shares(b, "b")
     if first.shape != second.shape:
         raise ValueError(f"a, b: fingerprints of {first.size} and {second.size} layers cannot be compared")
@@ -140,10 +140,8 @@ def uniform_band(k: int, n_layers: int, n_neurons: int, *, level: float = 0.95) 
     >>> round(low, 3), round(high, 3)
     (0.138, 0.196)
     """
-    if n_layers < 1 or n_neurons % n_layers:
-        raise ValueError(f"n_layers: {n_neurons} neurons cannot be shared equally by {n_layers} layers")
-    if not 1 <= k <= n_neurons:
-        raise ValueError(f"k: must be between 1 and the {n_neurons} neurons there are, got {k}")
+    n_layers, n_neurons = _shape(n_layers, n_neurons)
+    k = check_n_neurons(k, n_neurons, "k")
     if not 0 < level < 1:
         raise ValueError(f"level: must be between 0 and 1, got {level}")
     tail = (1 - level) / 2
@@ -192,8 +190,7 @@ def fingerprint_frame(
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"sources: a name stands twice in {names}")
-    if labels not in LABELS:
-        raise ValueError(f"labels: must be 'true' or 'shuffled', got {labels!r}")
+    one_of("labels", labels, LABELS)
     runs, k = whole_number("runs", runs), check_n_neurons(k, encoder.n_neurons)
     compute: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
     rows = []
@@ -224,8 +221,17 @@ def _bootstrapped(q: np.ndarray, k: int, n_layers: int, seed: int) -> np.ndarray
     return np.stack([fingerprint(neurons, n_layers, n_neurons) for neurons in chosen])
 
 
+def _shape(n_layers: int, n_neurons: int) -> tuple[int, int]:
+    """Layers and neurons of an encoder, or a ValueError unless every layer has as many."""
+    layers, neurons = whole_number("n_layers", n_layers, 1, MOST_LAYERS), whole_number("n_neurons", n_neurons)
+    if neurons % layers or neurons > MOST_NEURONS:
+        raise ValueError(f"n_layers: {neurons} neurons cannot be shared equally by {layers} layers")
+    return layers, neurons
+
+
 def _shares(fingerprint: ArrayLike, name: str) -> np.ndarray:
-    shares = np.asarray(fingerprint, dtype=float)
-    if shares.ndim != 1 or not np.isfinite(shares).all() or (shares < 0).any() or not shares.sum() > 0:
-        raise ValueError(f"{name}: must be a finite share for each layer, none negative, got {fingerprint!r:.80}")
+    wanted = "a finite share for each layer, none negative"
+    shares = numbers(name, fingerprint, wanted).astype(float)
+    if shares.ndim != 1 or not ((shares >= 0) & (shares <= LARGEST)).all() or not shares.sum() > 1 / LARGEST:
+        raise ValueError(f"{name}: must be {wanted}, got {fingerprint!r:.80}")
     return shares / shares.sum()

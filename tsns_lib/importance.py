@@ -251,6 +251,7 @@ class Resamples:
     def first(self, n: int) -> np.ndarray:
         """Give q on the first n resamples, of shape (n, N)."""
         if missing := self._entry.missing(n):
+            self._entry.claim()  # a store that cannot be written says so before the first forest
             grown = run_units(_grow_resample, missing, shared=(self._prepared(),), scheduler=self._scheduler)
             for j, q in bar(grown, total=len(missing), desc="resamples", show=self._progress):
                 self._entry.write(j, q[None, :])
@@ -410,9 +411,18 @@ def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tu
         raise ValueError(f"X: must be {wanted}, got {dtype} of shape {shape}")
     classes = class_numbers(y, shape[0])
     if isinstance(activations, np.ndarray):  # the extraction has checked an entry
-        for row in range(len(activations)):
-            finite = np.isfinite(activations[row])
-            if not finite.all():
-                value, neuron = activations[row, finite.argmin()], finite.argmin()
-                raise ValueError(f"X: row {row}, neuron {neuron} is {value}; activations must be finite")
+        check_values(activations, engine)
     return activations, classes
+
+
+def check_values(activations: np.ndarray, engine: str) -> None:
+    """Raise a ValueError unless all are finite, which scikit-learn's forest needs them to be in single precision."""
+    for row in range(len(activations)):
+        values = activations[row]
+        good = np.isfinite(values)
+        if engine == "sklearn":
+            good &= np.abs(values) <= np.finfo(np.float32).max
+        if not good.all():
+            neuron = good.argmin()
+            wanted = "finite" if not np.isfinite(values[neuron]) else "within single precision for engine 'sklearn'"
+            raise ValueError(f"X: row {row}, neuron {neuron} is {values[neuron]}; activations must be {wanted}")

@@ -40,9 +40,9 @@ def select_neurons(m: np.ndarray, k: int) -> np.ndarray:
     return np.sort(order_neurons(m)[:k])
 
 
-def check_n_neurons(k: int, n_neurons: int) -> int:
+def check_n_neurons(k: int, n_neurons: int, name: str = "n_neurons") -> int:
     """K as an int, or a ValueError if K neurons cannot be chosen of N."""
-    chosen = whole_number("n_neurons", k, least=0)
+    chosen = whole_number(name, k, least=0)
     if not 1 <= chosen <= n_neurons:
-        raise ValueError(f"n_neurons: must be between 1 and the {n_neurons} neurons there are, got {k}")
+        raise ValueError(f"{name}: must be between 1 and the {n_neurons} neurons there are, got {k}")
     return chosen

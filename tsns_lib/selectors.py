@@ -6,26 +6,45 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from tsns_lib.aggregation import Selection, aggregate, meta_importance, select, source_pairs
+from tsns_lib.aggregation import MOST_SOURCES, Selection, aggregate, meta_importance, select, source_pairs
 from tsns_lib.classifier import AlphaSearch, alpha_grid, search_alpha, term_medians
-from tsns_lib.importance import Forest, Resamples
+from tsns_lib.executors import check_scheduler
+from tsns_lib.importance import Forest, Resamples, check_resamples, check_values
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_lib.store import Store
-from tsns_lib.validation import class_numbers, positive, share, whole_number
+from tsns_lib.validation import class_numbers, numbers, one_each, positive, share, whole_number
 
 
 class TSNSSelector(SelectorMixin, BaseEstimator):
     """What both selectors share: their forests, the mask of `selected_`, and that labels are needed."""
 
+    def _validated(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """X and y as scikit-learn takes them, or one line that names the argument."""
+        if issparse(X) or np.ma.is_masked(X):
+            numbers("X", X, "a numeric matrix (rows × neurons)")  # says no; scikit-learn would drop the mask
+        if isinstance(y, list | tuple):  # of which numpy would make text, also of a missing label
+            y = one_each("y", y, len(y), "label")
+        try:
+            activations, labels = validate_data(self, X, y)
+        except (ValueError, TypeError) as error:
+            raise type(error)("X, y: " + " ".join(str(error).split())) from None
+        if self.engine == "sklearn":
+            check_values(activations, self.engine)
+        return activations, labels
+
+    def _forest(self, seed: int) -> Forest:
+        return Forest(self.n_resamples, self.fraction, self.n_trees, self.max_depth, self.engine, self.tol, seed)
+
     def _importance(self, X: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
         """Q on as many resamples as the choice of K neurons needs."""
-        forest = Forest(self.n_resamples, self.fraction, self.n_trees, self.max_depth, self.engine, self.tol, seed)
+        forest = self._forest(seed)
         compute = {"n_jobs": self.n_jobs, "store": self.store, "scheduler": self.scheduler, "progress": self.verbose}
         return Resamples(X, y, forest, **compute).enough_for([self.n_neurons])[int(self.n_neurons)]
 
@@ -149,7 +168,7 @@ class SingleTSNS(TSNSSelector):
         ValueError
             If K is not in [1, N], α is not in [0, 1], or as `tsns_lib.resampled_importance`.
         """
-        activations, labels = validate_data(self, X, y)
+        activations, labels = self._validated(X, y)
         k = check_n_neurons(self.n_neurons, activations.shape[1])
         alpha, seed = share("alpha", self.alpha, zero=True), whole_number("random_state", self.random_state, least=0)
         selection = select([self._importance(activations, labels, seed)], k, [alpha])
@@ -268,12 +287,12 @@ class MultiTSNS(TSNSSelector):
             If K is not in [1, N], γ is not in (0, 1], an α is not in [0, 1], `groups` does not fit, or as
             `tsns_lib.resampled_importance` for any S1.
         """
-        activations, labels = validate_data(self, X, y)
+        activations, labels = self._validated(X, y)
         k = check_n_neurons(self.n_neurons, activations.shape[1])
         alphas, gamma, C = alpha_grid(self.alphas), share("gamma", self.gamma), positive("C", self.C)
         run = whole_number("random_state", self.random_state, least=0)
         class_numbers(labels, len(labels))
-        source_of_row = _sources("groups", groups, len(labels))
+        source_of_row = _sources(groups, len(labels))
         sources = np.unique(source_of_row).tolist()
         if len(sources) == 1:
             self.pairs_ = [((sources[0],), ())]
@@ -282,11 +301,14 @@ class MultiTSNS(TSNSSelector):
         else:
             pairs = source_pairs(len(sources), self.pairing)
             self.pairs_ = [(tuple(sources[m] for m in s1), tuple(sources[m] for m in s2)) for s1, s2 in pairs]
+            check_scheduler(self.scheduler)
+            for s1, _ in self.pairs_:
+                self._check_learner(s1, labels[np.isin(source_of_row, s1)], run)
             qs, searches = [], []
             for s1, s2 in self.pairs_:
                 taught = np.isin(source_of_row, s1)
                 train = activations[taught], labels[taught]
-                qs.append(self._importance(*train, derive_seed(run, "+".join(map(str, s1)))))
+                qs.append(self._importance(*train, _learner_seed(run, s1)))
                 candidates = np.flatnonzero(np.isin(source_of_row, s2))
                 seed = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
                 judges = candidates[resample_rows(len(candidates), gamma, seed)]
@@ -301,16 +323,29 @@ class MultiTSNS(TSNSSelector):
         self.n_resamples_ = selection.n_resamples
         return self
 
+    def _check_learner(self, s1: tuple, labels: np.ndarray, run: int) -> None:
+        """Say what the learner of these sources cannot be taught by, before any learner is."""
+        forest = self._forest(_learner_seed(run, s1))
+        try:
+            check_resamples(class_numbers(labels, len(labels)), forest)
+        except ValueError as error:
+            argument, _, said = str(error).partition(": ")
+            raise ValueError(f"{argument}: of the sources {', '.join(map(str, s1))} together: {said}") from None
 
-def _sources(name: str, groups: ArrayLike | None, n_rows: int) -> np.ndarray:
-    """The source of each row, or a ValueError that names the argument."""
+
+def _learner_seed(run: int, s1: tuple) -> int:
+    return derive_seed(run, "+".join(map(str, s1)))
+
+
+def _sources(groups: ArrayLike | None, n_rows: int) -> np.ndarray:
+    """The source of each row, or a ValueError."""
     if groups is None:
         return np.zeros(n_rows, dtype=int)
-    sources = np.asarray(groups)
-    if sources.shape != (n_rows,):
-        raise ValueError(f"{name}: must name a source for each of the {n_rows} rows, got shape {sources.shape}")
-    if sources.dtype.kind == "O" and len({type(source) for source in sources}) > 1:
-        raise ValueError(f"{name}: mixes names of several types; use text or whole numbers")
-    if sources.dtype.kind not in "biuUSO":
-        raise ValueError(f"{name}: must be names or whole numbers, got {sources.dtype}")
+    sources = one_each("groups", groups, n_rows, "source", verb="name a")
+    if sources.dtype.kind == "f":
+        raise ValueError(f"groups: must be names or whole numbers, got {sources.dtype}")
+    if len(set(sources.tolist())) > MOST_SOURCES:
+        raise ValueError(
+            f"groups: names {len(set(sources.tolist())):,} sources; at most {MOST_SOURCES:,} can be paired"
+        )
     return sources

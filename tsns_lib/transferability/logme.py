@@ -31,7 +31,8 @@ def logme(X: ArrayLike, y: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If X is no finite matrix, y does not fit it or has one class only.
+        If X is no finite matrix, or so large or small that its evidence cannot be computed; if y does not fit it or has
+        one class only.
 
     Examples
     --------
@@ -42,7 +43,10 @@ def logme(X: ArrayLike, y: ArrayLike) -> float:
     features, classes = features_and_classes(X, y)
     left, singular, _ = np.linalg.svd(features, full_matrices=False)
     targets = (classes[:, None] == np.arange(classes.max() + 1)).astype(float)
-    return float(np.mean([_evidence(left, singular**2, target, features.shape[1]) for target in targets.T]))
+    evidence = float(np.mean([_evidence(left, singular**2, target, features.shape[1]) for target in targets.T]))
+    if not np.isfinite(evidence):
+        raise ValueError("X: its evidence is not finite; the features are too large or too small, so scale them")
+    return evidence
 
 
 def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n_features: int) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.validation import features_and_classes
+from tsns_lib.validation import features_and_classes, numbers, whole_number
 
 RANK = 1e-10  # relative singular value below which a direction between the class means does not count
 
@@ -30,7 +30,7 @@ def hidden_state_variability(X: ArrayLike, y: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If X is no finite matrix, y does not fit it or has one class only.
+        If X is no finite matrix or as good as zero, y does not fit it or has one class only.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def hidden_state_variability(X: ArrayLike, y: ArrayLike) -> float:
     members = [features[classes == label] for label in range(classes.max() + 1)]
     means = np.stack([rows.mean(axis=0) for rows in members])
     _, scale, directions = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
-    apart = scale > RANK * max(1.0, float(np.abs(means).max()))
+    apart = scale > RANK * float(np.abs(features).max())
     if not apart.any():
         return float("inf")
     within = np.mean([(rows @ directions[apart].T).var(axis=0) for rows in members], axis=0)
@@ -60,7 +60,8 @@ def layer_variability(X: ArrayLike, y: ArrayLike, n_layers: int) -> np.ndarray:
     >>> int(layer_variability(X, np.arange(40) < 20, 3).argmin())
     1
     """
-    states = np.asarray(X)
-    if states.ndim != 2 or n_layers < 1 or states.shape[1] % n_layers:
+    states = numbers("X", X, "a matrix (rows × neurons)")
+    n_layers = whole_number("n_layers", n_layers)
+    if states.ndim != 2 or not states.shape[1] or states.shape[1] % n_layers:
         raise ValueError(f"n_layers: {states.shape} activations do not divide into {n_layers} layers")
     return np.array([hidden_state_variability(layer, y) for layer in np.split(states, n_layers, axis=1)])
