@@ -15,46 +15,47 @@ help: ## list these commands
 install: $(STAMP) ## make the virtual environment and install into it; does nothing the second time
 
 $(STAMP): requirements.lock pyproject.toml
-	@test -x $(BIN)/python || { \
+	@test -x "$(BIN)/python" || { \
 	  for python in $(PYTHON); do \
 	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	      && echo "$$($$python --version) -> $(VENV)" && exec $$python -m venv $(VENV); \
+	      && echo "$$($$python --version) -> $(VENV)" && exec $$python -m venv "$(VENV)"; \
 	  done; \
 	  echo "make install: Python 3.11 or newer is needed, and none of these is one: $(PYTHON)" >&2; exit 1; }
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	"$(BIN)/python" -m pip install --disable-pip-version-check -r requirements.lock
+	"$(BIN)/python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 run: install ## execute every notebook on built-in data; results go to outputs/mini
-	$(BIN)/tsns run --profile mini
+	"$(BIN)/tsns" run --profile mini
 
 test: run ## lint, types, tests, doctests, and a rerun of the notebooks in outputs/reference
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pytest tests
-	TSNS_CACHE=$(abspath $(VENV))/cache-of-doctests $(BIN)/pytest --doctest-modules tsns_lib notebooks/tsns_workbook
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+	"$(BIN)/pytest" tests
+	TSNS_CACHE="$$(cd "$(VENV)" && pwd)/cache-of-doctests" "$(BIN)/pytest" --doctest-modules tsns_lib notebooks/tsns_workbook
 	@ls outputs/reference/*.ipynb >/dev/null 2>&1 || { \
 	  echo "make test: outputs/reference holds no executed notebooks to rerun; make reference writes them" >&2; exit 1; }
-	TQDM_DISABLE=1 $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg outputs/reference
+	TQDM_DISABLE=1 "$(BIN)/pytest" --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg outputs/reference
 
 local: install ## execute them on the real corpora: make local TSNS_DATA=FOLDER; continues after an interruption
-	@test -d "$(TSNS_DATA)" || { \
+	@test -n "$$TSNS_DATA" || { \
 	  echo "make local: name the folder of the corpora, as in: make local TSNS_DATA=FOLDER" >&2; exit 1; }
-	TSNS_DATA="$(TSNS_DATA)" $(BIN)/tsns run --profile local
+	@test -d "$$TSNS_DATA" || { echo "make local: $$TSNS_DATA is no folder" >&2; exit 1; }
+	"$(BIN)/tsns" run --profile local
 
 reference: run ## copy the results of make run to outputs/reference, where they are committed
 	mkdir -p outputs/reference
 	rm -f outputs/reference/*.ipynb outputs/reference/*.results.json
-	@for file in params/mini/*.yaml; do name=$$(basename $$file .yaml); \
-	  cp outputs/mini/$$name.ipynb outputs/mini/$$name.results.json outputs/reference/ || exit 1; done
+	@for file in params/mini/*.yaml; do name=$$(basename "$$file" .yaml); \
+	  cp "outputs/mini/$$name.ipynb" "outputs/mini/$$name.results.json" outputs/reference/ || exit 1; done
 
 PICTURE = outputs/local/04_table2_average_by_k.png
 picture: install ## take the figure of the README from the executed notebook of Table 2
-	$(BIN)/python -c 'import base64, sys, nbformat; \
+	"$(BIN)/python" -c 'import base64, sys, nbformat; \
 	  cells = nbformat.read(sys.argv[1], as_version=4).cells; \
 	  png = next(o.data["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})); \
 	  open(sys.argv[2], "wb").write(base64.b64decode(png))' outputs/local/04_table2_single_source_sentiment.ipynb $(PICTURE)
 
 lab: install ## open the notebooks in JupyterLab
-	$(BIN)/jupyter-lab
+	"$(BIN)/jupyter-lab"

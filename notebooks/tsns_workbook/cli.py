@@ -4,13 +4,16 @@ import argparse
 import itertools
 import multiprocessing
 import os
-import shutil
+import re
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from tsns_lib.executors import is_cluster, n_workers
+from tsns_lib.store import Store, StoreError
 from tsns_workbook.project import Job, Outcome, ProjectError, parse_overrides, plan, project_root
 
 
@@ -22,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.command(arguments))
-    except (ProjectError, ConnectionError, ImportError) as error:
+    except (ProjectError, StoreError, OSError, ImportError) as error:
         print(f"tsns: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -39,15 +42,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default="mini", help="a folder in params/ (default: mini)")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="run N notebooks at a time (default: 1)")
     run.add_argument("--scheduler", metavar="WHERE", help="compute in processes[:N] or on a Dask cluster (address)")
-    run.add_argument("--param", action="append", default=[], metavar="K=V", help="change a parameter; may be repeated")
+    run.add_argument(
+        "--param", action="append", default=[], metavar="K=V", help="change a parameter; writes to outputs/PROFILE+"
+    )
     run.add_argument("--force", action="store_true", help="run even the notebooks that are up to date")
     run.set_defaults(command=_run)
 
-    status = commands.add_parser("status", help="show which notebooks are up to date and which would run")
+    status = commands.add_parser("status", help="show which notebooks are up to date and why others would run")
     status.add_argument("--profile", default="mini", help="a folder in params/ (default: mini)")
     status.set_defaults(command=_status)
 
     cache = commands.add_parser("cache", help="show what is cached and how large it is")
+    cache.add_argument("--verify", action="store_true", help="read everything and name what is damaged")
+    cache.add_argument("--prune", action="store_true", help="delete what no output needs, the oldest first ...")
+    cache.add_argument("--keep", metavar="SIZE", help="... until at most this much is left, such as 10GB (default: 0)")
     cache.add_argument("--clear", metavar="KIND", help="delete all entries of this kind")
     cache.set_defaults(command=_cache)
     return parser
@@ -57,14 +65,18 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ProjectError(f"--jobs {arguments.jobs}: must be at least 1")
     overrides = parse_overrides(arguments.param)
-    jobs = plan(project_root(), arguments.profile, arguments.names, overrides, arguments.scheduler)
+    unreadable: list[Outcome] = []
+    chosen = arguments.profile, arguments.names, overrides, arguments.scheduler
+    jobs = plan(project_root(), *chosen, unreadable=unreadable)
     cluster = arguments.scheduler if is_cluster(arguments.scheduler) else None
     rows = []
-    for outcome in _outcomes(jobs, arguments.jobs, arguments.force, cluster):
+    for outcome in itertools.chain(unreadable, _outcomes(jobs, arguments.jobs, arguments.force, cluster)):
         reason = f": {outcome.message}" if outcome.message else ""
         print(f"{outcome.job.name}: {outcome.status}, {outcome.seconds:.1f} s{reason}", flush=True)
         rows.append((outcome.job.name, outcome.status, f"{outcome.seconds:.1f}", os.path.relpath(outcome.path)))
     _print_table("notebook", "status", "seconds", "file", rows=sorted(rows))
+    if any(job.changed for job in jobs):
+        print(f"--param changed parameters: outputs/{arguments.profile} is as it was")
     print("Open them in JupyterLab with: make lab")
     return int(any(status == "failed" for _, status, _, _ in rows))
 
@@ -91,6 +103,8 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
                         yield future.result()
                     except BrokenProcessPool:
                         yield Outcome(futures[future], "failed", 0.0, "a process of the pool died (out of memory?)")
+                    except Exception as error:  # an outcome that did not come back whole
+                        yield Outcome(futures[future], "failed", 0.0, str(error) or type(error).__name__)
             except (KeyboardInterrupt, GeneratorExit):
                 for child in multiprocessing.active_children():  # otherwise each starts its next notebook
                     child.terminate()
@@ -98,29 +112,81 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from tsns_workbook.run import state
+    from tsns_workbook.receipts import reasons, state
 
-    jobs = plan(project_root(), arguments.profile)
-    _print_table("notebook", "state", "file", rows=[(j.name, state(j), os.path.relpath(j.output)) for j in jobs])
+    unreadable: list[Outcome] = []
+    rows = []
+    for job in plan(project_root(), arguments.profile, unreadable=unreadable):
+        found = state(job)
+        why = reasons(job) if found == "out of date" else []
+        rows.append((job.name, found, os.path.relpath(job.output), _first_three(why)))
+    rows += [(o.job.name, o.status, os.path.relpath(o.path), o.message) for o in unreadable]
+    _print_table("notebook", "state", "file", "why", rows=sorted(rows))
     return 0
+
+
+def _first_three(reasons: list[str]) -> str:
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from tsns_lib.store import Store
-
-    root = Store().root
-    folders = {p.name: p for p in sorted(root.glob("*")) if p.is_dir()}
+    store = Store()
+    print(store.root)
+    if arguments.keep and not arguments.prune:
+        raise ProjectError("--keep says how much --prune leaves: name both")
+    status = _verify(store) if arguments.verify else 0
+    if arguments.prune:
+        _prune(store, _n_bytes(arguments.keep or "0"))
     if arguments.clear:
-        if arguments.clear not in folders:
-            raise ProjectError(f"no kind {arguments.clear!r} in {root} (there are: {', '.join(folders) or 'none'})")
-        shutil.rmtree(folders.pop(arguments.clear))
-    print(root)
-    rows = []
-    for kind, folder in folders.items():
-        size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-        rows.append((kind, str(len(list(folder.iterdir()))), f"{size / 1e6:.1f}"))
+        _clear(store, arguments.clear)
+    sizes = defaultdict(list)
+    for entry in store.entries():
+        sizes[entry.kind].append(entry.size())
+    rows = [(kind, str(len(found)), _megabytes(sum(found))) for kind, found in sorted(sizes.items())]
     _print_table("kind", "entries", "MB", rows=rows)
-    return 0
+    return status
+
+
+def _verify(store: Store) -> int:
+    started = time.perf_counter()
+    entries = store.entries()
+    faults = [fault for entry in entries for fault in entry.verify()]
+    for fault in faults:
+        print(fault)
+    n_bytes = sum(entry.size() for entry in entries)
+    seconds = time.perf_counter() - started
+    damaged = f"{len(faults)} damaged; they are computed again when they are needed" if faults else "nothing is damaged"
+    print(f"read {len(entries)} entries, {_megabytes(n_bytes)} MB, in {seconds:.1f} s: {damaged}")
+    return int(bool(faults))
+
+
+def _prune(store: Store, keep: int) -> None:
+    from tsns_workbook.receipts import needed_entries
+
+    removed = store.prune(keep, needed_entries(project_root()))
+    print(f"deleted {len(removed)} entries, {_megabytes(sum(size for _, size in removed))} MB")
+
+
+def _clear(store: Store, kind: str) -> None:
+    entries = [entry for entry in store.entries() if entry.kind == kind]
+    if not entries:
+        kinds = sorted({entry.kind for entry in store.entries()})
+        raise ProjectError(f"no kind {kind!r} in {store.root} (there are: {', '.join(kinds) or 'none'})")
+    removed = [entry.remove() for entry in entries]
+    in_use = "" if all(removed) else f"; {removed.count(False)} are being written and stay"
+    print(f"deleted {sum(removed)} entries{in_use}")
+
+
+def _n_bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)B?", size)
+    if match is None:
+        raise ProjectError(f"--keep {size}: is not a size such as 500MB or 10GB")
+    return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f}"
 
 
 def _print_table(*header: str, rows: Sequence[tuple[str, ...]]) -> None:

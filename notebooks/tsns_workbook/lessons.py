@@ -5,6 +5,7 @@ reading where no kernel runs; an `…_explorer` shows one state at a time and le
 them take values that the notebook has computed and compute no neurons themselves.
 """
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
@@ -44,7 +45,8 @@ class Explorer(VBox):
         return f"To move {' and '.join(self.controls)}, open the notebook with a kernel and run it: make lab"
 
     def _redraw(self, _: Any = None) -> None:
-        self.sentence.value, self.figure = self._show(*(control.value for control in self.controls.values()))
+        sentence, self.figure = self._show(*(control.value for control in self.controls.values()))
+        self.sentence.value = html.escape(sentence, quote=False)  # it names corpora, whose names may be anything
         png = BytesIO()
         self.figure.savefig(png, format="png")
         self.picture.value = png.getvalue()

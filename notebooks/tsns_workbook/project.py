@@ -1,19 +1,21 @@
 """Find the project's folder, and list the notebooks of a profile with their checked parameters."""
 
+import ast
 import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from tsns_lib.executors import check_scheduler
 
-# YAML 1.1 reads 1e-3 as text because it wants a point in a number; a learning rate would silently become a string
-_TEXT_THAT_MEANS_A_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+# what a parameter may be declared as in a notebook; "float or str" allows both
+_TYPES = {"bool": bool, "int": int, "float": int | float, "str": str, "list": list, "dict": dict}
 
 
 class ProjectError(ValueError):
@@ -24,8 +26,9 @@ class ProjectError(ValueError):
 class Job:
     """A notebook of a profile: its parameters, where its work is computed, and the files that belong to it.
 
-    `name` is the notebook's file name without the suffix. `scheduler` is kept apart from the parameters because
-    results do not depend on it.
+    `name` is the notebook's file name without the suffix. `defaults` are the values that the notebook itself gives to
+    its parameters. `scheduler` is kept apart from the parameters because results do not depend on it. `changed` says
+    that `--param` changed a parameter: such a run has files of its own and leaves those of the profile alone.
     """
 
     root: Path
@@ -33,6 +36,13 @@ class Job:
     name: str
     parameters: dict[str, Any]
     scheduler: str | None = None
+    changed: bool = False
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The value of every parameter, the notebook's own where the profile says nothing."""
+        return self.defaults | self.parameters
 
     @property
     def source(self) -> Path:
@@ -41,8 +51,13 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the executed notebooks of this profile are."""
-        return self.root / "outputs" / self.profile
+        """Where the executed notebooks of this profile are: outputs/mini, and outputs/mini+ for changed parameters."""
+        return self.root / "outputs" / (f"{self.profile}+" if self.changed else self.profile)
+
+    @property
+    def parameter_file(self) -> Path:
+        """What the profile says of this notebook."""
+        return self.root / "params" / self.profile / f"{self.name}.yaml"
 
     @property
     def output(self) -> Path:
@@ -112,11 +127,14 @@ def plan(
     names: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
+    *,
+    unreadable: list[Outcome] | None = None,
 ) -> list[Job]:
     """List the notebooks of a profile in the order in which they run.
 
     A name may be the beginning of one, such as "04"; without names, every notebook with a parameter file is listed.
-    `overrides` and `scheduler` win over the parameter file.
+    `overrides` and `scheduler` win over the parameter file. A notebook or parameter file that is wrong in itself is a
+    ProjectError; with `unreadable`, its outcome is put there, and the other notebooks are listed.
     """
     profiles = sorted(p.name for p in (root / "params").iterdir() if p.is_dir())
     if profile not in profiles:
@@ -133,7 +151,17 @@ def plan(
         chosen.update(matches)
     for name in sorted(chosen - set(members)):
         raise ProjectError(f"{name} is not part of profile {profile!r}: there is no params/{profile}/{name}.yaml")
-    jobs = [_job(root, profile, name, overrides or {}, scheduler) for name in sorted(chosen)]
+    jobs = []
+    for name in sorted(chosen):
+        job = Job(root, profile, name, {})
+        try:
+            declared, from_file = _read_files(job)
+        except ProjectError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(Outcome(job, "failed", 0.0, str(error)))
+            continue
+        jobs.append(_with_parameters(job, declared, from_file, overrides or {}, scheduler))
     return sorted(jobs, key=lambda job: job.reads_results)
 
 
@@ -142,55 +170,132 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> parse_overrides(["runs=5", "neurons=[100, 300]", "encoder=builtin:minilm"])
-    {'runs': 5, 'neurons': [100, 300], 'encoder': 'builtin:minilm'}
+    >>> parse_overrides(["runs=5", "neurons=[100, 300]", "encoder=builtin:minilm", "rate=1e-3"])
+    {'runs': 5, 'neurons': [100, 300], 'encoder': 'builtin:minilm', 'rate': 0.001}
     """
     overrides = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not (key and equals):
             raise ProjectError(f"--param {pair!r} is not of the form key=value")
+        if key in overrides:
+            raise ProjectError(f"--param {pair}: {key} is given twice")
         overrides[key] = _read_yaml(text, f"--param {pair}")
     return overrides
 
 
-def _job(root: Path, profile: str, name: str, overrides: Mapping[str, Any], scheduler: str | None) -> Job:
+def _read_files(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a notebook declares, as papermill finds it, and its parameter file, checked against that."""
     import papermill  # takes 0.5 s, which a notebook that only asks for the root should not pay
 
-    where = f"params/{profile}/{name}.yaml"
-    from_file = _read_yaml((root / where).read_text(encoding="utf-8"), where)
+    where = job.parameter_file.relative_to(job.root).as_posix()
+    from_file = _read_yaml(_read_text(job.parameter_file, where), where)
     if not isinstance(from_file, dict | None):
         raise ProjectError(f"{where} is not a mapping of parameter: value, but a {type(from_file).__name__}")
     try:
-        known = list(papermill.inspect_notebook(root / "notebooks" / f"{name}.ipynb"))
-    except ValueError as error:  # not JSON, or it names no kernel
-        raise ProjectError(f"notebooks/{name}.ipynb is not a readable notebook: {error}") from error
-    _check_parameters(from_file or {}, known, name, where)
-    _check_parameters(overrides, known, name, "--param")
-    parameters = {**(from_file or {}), **overrides}
-    scheduler_from_file = parameters.pop("scheduler", None)
-    scheduler = scheduler or scheduler_from_file
+        declared = papermill.inspect_notebook(job.source)
+    except Exception as error:  # not JSON, not UTF-8, no notebook in some other way, or it names no kernel
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ProjectError(f"notebooks/{job.name}.ipynb is not a readable notebook: {reason:.200}") from error
+    _check_parameters(from_file or {}, declared, job.name, where)
+    return declared, from_file or {}
+
+
+def _with_parameters(
+    job: Job, declared: dict[str, Any], from_file: dict[str, Any], overrides: Mapping[str, Any], scheduler: str | None
+) -> Job:
+    _check_parameters(overrides, declared, job.name, "--param")
+    parameters = {**from_file, **overrides}
+    scheduler = scheduler or parameters.pop("scheduler", None)
     if scheduler:
         try:
             check_scheduler(scheduler)
         except ValueError as error:
             raise ProjectError(str(error)) from None
-    return Job(root, profile, name, parameters, scheduler if "scheduler" in known else None)
+    parameters.pop("scheduler", None)
+    others = overrides.keys() - {"scheduler"}
+    changed = any(repr(from_file.get(key, ...)) != repr(overrides[key]) for key in others)  # 1.0 equals 1, as a value
+    place = scheduler if "scheduler" in declared else None
+    defaults = {name: _literal(facts["default"]) for name, facts in declared.items()}
+    return replace(job, parameters=parameters, scheduler=place, changed=changed, defaults=defaults)
 
 
-def _check_parameters(parameters: Mapping[Any, Any], known: list[str], name: str, where: str) -> None:
+def _literal(code: str) -> Any:
+    """The value of a default that a notebook gives to a parameter; an expression stays text."""
+    try:
+        return ast.literal_eval(code)
+    except (ValueError, SyntaxError):
+        return code
+
+
+def _check_parameters(parameters: Mapping[Any, Any], declared: Mapping[str, Any], name: str, where: str) -> None:
     for key, value in parameters.items():
-        if key not in known:
-            raise _unknown(f"parameter of {name} in {where}:", str(key), known)
-        if isinstance(value, str) and _TEXT_THAT_MEANS_A_NUMBER.fullmatch(value):
-            raise ProjectError(f"{where}: {key}: {value} is text in YAML; write it with a point, as in 1.0e-3")
+        if key not in declared:
+            raise _unknown(f"parameter of {name} in {where}:", str(key), list(declared))
+        kinds = declared[key]["inferred_type_name"].split(" or ")
+        if set(kinds) <= _TYPES.keys() and not any(_is_a(kind, value) for kind in kinds):
+            raise ProjectError(f"{where}: {key} of {name} must be {' or '.join(kinds)}, not {value!r:.80}")
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    if isinstance(value, bool):  # which Python counts among the whole numbers
+        return kind == "bool"
+    return isinstance(value, _TYPES[kind])
+
+
+def _read_text(path: Path, where: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProjectError(f"{where} is not in UTF-8: {error}") from error
+    except OSError as error:
+        raise ProjectError(f"{where} cannot be read: {error.strerror}") from error
+
+
+class _Yaml12(yaml.SafeLoader):
+    """YAML 1.2, without what YAML 1.1 reads in another way.
+
+    PyYAML follows YAML 1.1, where no is False, 010 is 8, 1:30 is 90, 2020-01-01 is a date and 1e-3 is text. Here
+    numbers are decimal, such a word is refused, and so is a key that stands twice.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # those of YAML 1.2 are added below
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise ConstructorError(None, None, f"the key {key!r} stands twice", node.value[number][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        word = node.value
+        rules = [rule for _, rule in yaml.SafeLoader.yaml_implicit_resolvers.get(word[:1], [])]
+        if node.style is None and any(rule.fullmatch(word) for rule in [*rules, re.compile(r"[-+]?0o?\d+")]):
+            reason = f"{word} is text for some readers of YAML and not for others; for text, write {word!r}"
+            raise ConstructorError(None, None, reason, node.start_mark)
+        return str(self.construct_scalar(node))
+
+
+_Yaml12.add_constructor("tag:yaml.org,2002:str", _Yaml12.construct_text)
+_WHOLE, _EXPONENT = "(0|[1-9][0-9]*)", "[eE][-+]?[0-9]+"
+for _kind, _pattern in {
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": f"[-+]?{_WHOLE}",
+    "float": rf"[-+]?({_WHOLE}\.[0-9]*|\.[0-9]+)({_EXPONENT})?|[-+]?{_WHOLE}{_EXPONENT}|[-+]?\.inf|\.nan",
+}.items():
+    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"({_pattern})$"), None)
 
 
 def _read_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProjectError(f"{where} is not readable YAML: {' '.join(str(error).split())}") from error
+        return yaml.load(text, Loader=_Yaml12)  # noqa: S506 - a subclass of the safe loader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise ProjectError(f"{where} is not readable YAML: {place}{' '.join(reason.split())}") from error
 
 
 def _unknown(what: str, word: str, known: Sequence[str]) -> ProjectError:

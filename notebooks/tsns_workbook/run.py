@@ -1,16 +1,16 @@
 """Execute a notebook with papermill, so that its output is either whole or absent and is the same on every machine.
 
-A receipt beside the output lists what went into it, so that a run that would change nothing is skipped.
+A run that would change nothing is skipped. Whatever goes wrong is an outcome of one notebook: the others still run.
 """
 
-import json
 import os
-import platform
 import re
+import shutil
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from nbformat import NotebookNode
 from traitlets import default
 
 from tsns_lib.executors import run_units
-from tsns_lib.store import atomic, code_digest, content_hash, sha256_of
+from tsns_lib.store import atomic, sweep
 from tsns_workbook.project import Job, Outcome
+from tsns_workbook.receipts import inputs, state, versions, write_json, write_receipt
 
 RECORD = "application/vnd.tsns.result+json"
-MACHINE_FACTS = ("versions", "seconds")  # what a run adds to the record
-_PACKAGES = ("torch", "transformers", "scikit-learn", "numba", "numpy", "pandas")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -37,10 +36,43 @@ _KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "na
 def run(job: Job, *, force: bool = False, cluster: str | None = None) -> Outcome:
     """Execute a notebook, unless its receipt says that nothing would change.
 
-    A failure is an outcome and not an exception, so that the other notebooks still run. If another process is
-    running the same notebook, this one waits for it. With `cluster`, the address of a Dask cluster, a worker executes
-    the notebook; its output is checked and put in place here.
+    If another process is running the same notebook, this one waits for it. With `cluster`, the address of a Dask
+    cluster, a worker executes the notebook; its output is checked and put in place here.
     """
+    started = time.perf_counter()
+    try:
+        for folder in (job.folder, job.receipt.parent):
+            sweep(folder)
+        if force or job.part.exists() or state(job) != "up to date":  # what is up to date needs no folder to write to
+            with _turn(job):
+                job.part.unlink(missing_ok=True)  # of a process that was killed
+                if force or state(job) != "up to date":  # another process may just have run it
+                    return _run(job, cluster)
+        return Outcome(job, "up to date", 0.0)
+    except Exception as error:  # a folder that cannot be written, a full disk
+        return Outcome(job, "failed", round(time.perf_counter() - started, 1), _last_lines(error)[-1])
+
+
+def _run(job: Job, cluster: str | None) -> Outcome:
+    now, started = time.time(), time.perf_counter()
+    try:
+        known = inputs(job)
+        notebook = _execute(job, cluster)
+        seconds = round(time.perf_counter() - started, 1)
+        _publish(job, notebook, seconds)
+        write_receipt(job, known, now, seconds)
+    except Exception as error:  # whatever a notebook or its kernel does
+        message = _explain(job.part, error)
+        with suppress(OSError):
+            os.replace(job.part, job.failed)
+        return Outcome(job, "failed", round(time.perf_counter() - started, 1), message)
+    job.failed.unlink(missing_ok=True)
+    return Outcome(job, "ran", seconds)
+
+
+@contextmanager
+def _turn(job: Job) -> Iterator[None]:
+    """Let one process at a time run a notebook."""
     job.receipt.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(job.receipt.with_suffix(".lock"))
     try:
@@ -49,24 +81,7 @@ def run(job: Job, *, force: bool = False, cluster: str | None = None) -> Outcome
         print(f"{job.name}: another process is running it; waiting", file=sys.stderr, flush=True)
         held = lock.acquire()
     with held:
-        if not force and state(job) == "up to date":
-            return Outcome(job, "up to date", 0.0)
-        job.part.unlink(missing_ok=True)
-        started = time.perf_counter()
-        try:
-            before = inputs(job)
-            notebook = _execute(job, cluster)
-            seconds = round(time.perf_counter() - started, 1)
-            data = _publish(job, notebook, seconds)
-            facts = {"data": data, "corpora": _corpora_digest(data), "files": _files(job), "seconds": seconds}
-            _write_json(job.receipt, before | facts)
-        except Exception as error:  # whatever a notebook or its kernel does, only this notebook fails
-            message = _explain(job.part, error)
-            if job.part.exists():
-                os.replace(job.part, job.failed)
-            return Outcome(job, "failed", round(time.perf_counter() - started, 1), message)
-        job.failed.unlink(missing_ok=True)
-        return Outcome(job, "ran", seconds)
+        yield
 
 
 # execution, here or on a worker
@@ -108,8 +123,7 @@ def execute_on_worker(unit: tuple[str, dict[str, Any]]) -> tuple[str, str]:
     if "scheduler" in parameters:  # the scheduler's address as this worker knows it
         parameters = parameters | {"scheduler": get_worker().scheduler.address}
     secede()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve()
+    with _own_folder() as root:
         source, part = root / "notebooks/source.ipynb", root / "part.ipynb"
         _write_text(source, text)
         try:
@@ -119,6 +133,16 @@ def execute_on_worker(unit: tuple[str, dict[str, Any]]) -> tuple[str, str]:
         except Exception as raised:  # the caller reports it
             error = str(raised) or type(raised).__name__
             return part.read_text(encoding="utf-8") if part.exists() else "", error
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder; those of workers that were killed are removed first, as no process holds their locks."""
+    for left in Path(tempfile.gettempdir()).glob("tsns_notebook_*/lock"):
+        with suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="tsns_notebook_") as folder, FileLock(Path(folder, "lock")):
+        yield Path(folder).resolve()
 
 
 def _execute_here(source: Path, part: Path, parameters: dict[str, Any]) -> NotebookNode:
@@ -145,8 +169,8 @@ def _execute_here(source: Path, part: Path, parameters: dict[str, Any]) -> Noteb
     return notebook
 
 
-def _publish(job: Job, notebook: NotebookNode, seconds: float) -> str | None:
-    """Put the notebook and its record in place; return the record's "data", or None without a record."""
+def _publish(job: Job, notebook: NotebookNode, seconds: float) -> None:
+    """Put the notebook and its record in place."""
     records = [o.data[RECORD] for cell in _code_cells(notebook) for o in cell.outputs if RECORD in o.get("data", {})]
     if len(records) > 1:
         raise ValueError(f"{job.name} displays {len(records)} outputs of type {RECORD}; there must be one at most")
@@ -154,27 +178,31 @@ def _publish(job: Job, notebook: NotebookNode, seconds: float) -> str | None:
         raise ValueError(f'{job.name}: its record\'s "data" is {records[0].get("data")!r}, not "real" or "generated"')
     job.results.unlink(missing_ok=True)
     if records:
-        facts = {"versions": versions(), "seconds": seconds}  # MACHINE_FACTS
-        _write_json(job.results, _without_places(records[0], job.root) | facts)
+        facts = {"versions": versions(), "seconds": seconds}  # receipts.MACHINE_FACTS
+        write_json(job.results, _without_places(records[0], job.root) | facts)
     settle(notebook, job.root)
     _write_text(job.part, nbformat.writes(notebook) + "\n")
     os.replace(job.part, job.output)
-    return records[0]["data"] if records else None
 
 
 def _explain(part: Path, error: Exception) -> str:
     """Name the cell in which a run failed, with its first lines and the error's last ones."""
-    lines = [line for line in _ANSI.sub("", str(error)).splitlines() if line.strip()][-4:]
-    where = ""
-    if part.exists():
-        notebook = nbformat.read(part, as_version=4)
-        cells = [cell for cell in notebook.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])]
-        started = [n for n, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
-        failed = [n for n, cell in enumerate(cells) if _errors(cell)] or started[-1:]
-        if failed:
-            where = f"cell {failed[0] + 1} of {len(cells)}\n"
-            lines = [f"  | {line}" for line in cells[failed[0]].source.splitlines()[:3]] + lines
-    return where + "\n".join(f"  {line}" for line in lines or [type(error).__name__])
+    try:
+        cells = nbformat.read(part, as_version=4).cells
+    except Exception:  # there is none, or a full disk has cut it off
+        return _last_lines(error)[-1]
+    cells = [cell for cell in cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])]
+    started = [n for n, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
+    failed = [n for n, cell in enumerate(cells) if _errors(cell)] or started[-1:]
+    if not failed:
+        return _last_lines(error)[-1]
+    source = [f"| {line}" for line in cells[failed[0]].source.splitlines()[:3]]
+    return "\n  ".join([f"cell {failed[0] + 1} of {len(cells)}", *source, *_last_lines(error)])
+
+
+def _last_lines(error: Exception) -> list[str]:
+    lines = [line for line in _ANSI.sub("", str(error)).splitlines() if line.strip()]
+    return lines[-4:] or [type(error).__name__]
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -249,73 +277,6 @@ def _without_places(value: Any, root: Path) -> Any:
     for place in sorted((p for p in places if p and p != "/"), key=len, reverse=True):
         value = re.sub(rf"(?<![\w.-]){re.escape(place)}(?!\w)", places[place], value)
     return re.sub(r"ipykernel_\d+/\d+", "ipykernel", value)  # the "file" in a warning that a cell raises
-
-
-# receipts
-
-
-def state(job: Job) -> str:
-    """Compare an output with its receipt: "up to date", "out of date", "failed" or "not run"."""
-    if job.failed.exists():
-        return "failed"
-    if not job.receipt.exists():
-        return "not run"
-    receipt = json.loads(job.receipt.read_text(encoding="utf-8"))
-    expected = inputs(job) | {"corpora": _corpora_digest(receipt["data"]), "files": _files(job)}
-    return "up to date" if all(receipt.get(key) == value for key, value in expected.items()) else "out of date"
-
-
-def inputs(job: Job) -> dict[str, Any]:
-    """Hash everything that an output depends on, except the corpora, which are only known after the run.
-
-    This is the notebook's cells, its parameters, every file of the two packages, the results of other notebooks if it
-    reads them, and the versions of the packages that results depend on.
-    """
-    notebook = nbformat.read(job.source, as_version=4)
-    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
-    others = [p for p in job.folder.glob("*.results.json") if p != job.results] if job.reads_results else []
-    return {
-        "source": _digest(cells),
-        "parameters": _digest(job.parameters),
-        "code": {package: code_digest(package) for package in ("tsns_lib", "tsns_workbook")},
-        "results_read": {p.name: _results_digest(p) for p in others},
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    return {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES}
-
-
-def _corpora_digest(data: str | None) -> str | None:
-    """Hash the names and sizes of TSNS_DATA's files, after a run on real data; reading all files takes too long."""
-    folder = os.environ.get("TSNS_DATA")
-    if data != "real" or not folder:
-        return None
-    files = sorted(p for p in Path(folder).rglob("*") if p.is_file())
-    return _digest([(p.relative_to(folder).as_posix(), p.stat().st_size) for p in files])
-
-
-def _results_digest(path: Path) -> str:
-    """Hash a results file without the facts that differ from run to run."""
-    try:
-        record = json.loads(path.read_bytes())
-        return _digest({key: value for key, value in record.items() if key not in MACHINE_FACTS})
-    except (ValueError, AttributeError):  # not JSON or not a mapping; the notebook that reads it reports that
-        return sha256_of(path)
-
-
-def _files(job: Job) -> dict[str, str]:
-    return {p.name: sha256_of(p) for p in (job.output, job.results) if p.exists()}
-
-
-def _digest(value: Any) -> str:
-    return content_hash([json.dumps(value, sort_keys=True, default=str).encode()])
-
-
-def _write_json(path: Path, value: Any) -> None:
-    _write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,7 +1,14 @@
 """The words of `tsns`: one clear line for what is wrong, and the cache."""
 
+import os
+import re
+
+import numpy as np
 import pytest
 from tsns_workbook.cli import main
+from tsns_workbook.receipts import write_json
+
+from tsns_lib.store import Store
 
 
 @pytest.mark.parametrize(
@@ -19,9 +26,12 @@ from tsns_workbook.cli import main
         ),
         (["run", "--param", "runs"], "--param 'runs' is not of the form key=value"),
         (["run", "--param", "runs=[1"], "--param runs=[1 is not readable YAML"),
-        (["run", "--param", "runs=1e-3"], "write it with a point, as in 1.0e-3"),
+        (["run", "--param", "runs=1:30"], "1:30 is text for some readers of YAML and not for others"),
+        (["run", "--param", "runs=1", "--param", "runs=2"], "--param runs=2: runs is given twice"),
         (["run", "--jobs", "0"], "--jobs 0: must be at least 1"),
         (["cache", "--clear", "../x"], "no kind '../x'"),
+        (["cache", "--prune", "--keep", "much"], "--keep much: is not a size such as 500MB or 10GB"),
+        (["cache", "--keep", "1GB"], "--keep says how much --prune leaves"),
     ],
 )
 def test_wrong_words(project, capsys, words, message):
@@ -31,15 +41,53 @@ def test_wrong_words(project, capsys, words, message):
     assert message in error and error.startswith("tsns: ") and error.count("\n") == 1
 
 
-def test_the_cache_lists_and_clears_kinds(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TSNS_CACHE", str(tmp_path))
-    for kind, key in (("activations", "aa"), ("activations", "bb"), ("importance", "cc")):
-        (tmp_path / kind / key).mkdir(parents=True)
-        (tmp_path / kind / key / "00000.npy").write_bytes(b"0" * 1_000_000)
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store of three entries, of a megabyte each; the last one was used last."""
+    monkeypatch.setenv("TSNS_CACHE", str(tmp_path / "cache"))
+    store = Store()
+    for age, (kind, name) in enumerate([("importance", "c"), ("activations", "b"), ("activations", "a")]):
+        entry = store.entry(kind, {"name": name})
+        entry.write(0, np.zeros((1000, 125)))
+        entry.finish(1)
+        os.utime(entry.path / "identity.json", (1e9 + age, 1e9 + age))
+    return store
+
+
+def kinds(out):
+    return [line.split() for line in out.splitlines() if line.startswith(("activations", "importance"))]
+
+
+def test_the_cache_lists_and_clears_what_is_its_own(store, capsys):
+    (store.root / "activations/mine.txt").write_text("not an entry")
+    (store.root / "letters").mkdir()
     assert main(["cache"]) == 0
-    assert capsys.readouterr().out.splitlines()[2:] == [
-        "activations  2        2.0",
-        "importance   1        1.0",
-    ]
+    assert kinds(capsys.readouterr().out) == [["activations", "2", "2.0"], ["importance", "1", "1.0"]]
+    assert main(["cache", "--clear", "letters"]) == 2
+    assert "no kind 'letters'" in capsys.readouterr().err
     assert main(["cache", "--clear", "activations"]) == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["importance"]
+    assert kinds(capsys.readouterr().out) == [["importance", "1", "1.0"]]
+    assert (store.root / "activations/mine.txt").exists() and (store.root / "letters").exists()
+
+
+def test_the_cache_is_verified(store, capsys):
+    assert main(["cache", "--verify"]) == 0
+    assert re.search(r"read 3 entries, 3\.0 MB, in \d+\.\d s: nothing is damaged", capsys.readouterr().out)
+    shard = store.entry("importance", {"name": "c"}).path / "00000.npy"
+    content = bytearray(shard.read_bytes())
+    content[5000] ^= 1
+    shard.write_bytes(content)
+    assert main(["cache", "--verify"]) == 1
+    out = capsys.readouterr().out
+    assert str(shard) in out and "1 damaged" in out
+
+
+def test_the_cache_is_pruned_of_what_is_old_and_not_needed(project, store, capsys):
+    needed = store.entry("importance", {"name": "c"}).key
+    receipt = {"inputs": {}, "seen": {}, "outputs": {}, "entries": [needed]}
+    write_json(project / "outputs/mini/.receipts/01_a.json", receipt)
+    assert main(["cache", "--prune", "--keep", "2.5MB"]) == 0
+    assert "deleted 1 entries, 1.0 MB" in capsys.readouterr().out
+    assert {entry.identity["name"] for entry in store.entries()} == {"c", "a"}  # b is younger than c
+    assert main(["cache", "--prune"]) == 0
+    assert {entry.identity["name"] for entry in store.entries()} == {"c"}

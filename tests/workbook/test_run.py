@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,20 +62,22 @@ def test_a_changed_parameter_source_or_output_runs_again(project, capsys):
     def status():
         capsys.readouterr()
         assert main(["status"]) == 0
-        return capsys.readouterr().out.splitlines()[-1].split("  ")[1].strip()
+        return re.split("  +", capsys.readouterr().out.splitlines()[-1].strip())[1:]
 
+    output = os.path.relpath(project / "outputs/mini/01_good.ipynb")
     project.write("01_good", "print(runs)", RECORD)
-    assert status() == "not run"
-    assert main(["run", "01", "--param", "runs=7"]) == 0
-    assert project.text("01_good") == "7\n"
-    assert status() == "out of date"  # the profile says 2
+    assert status() == ["not run", output]
     assert main(["run"]) == 0
     assert project.text("01_good") == "2\n"
-    assert status() == "up to date"
+    assert status() == ["up to date", output]
+    (project / "params/mini/01_good.yaml").write_text("runs: 7\n")
+    assert status() == ["out of date", output, "parameter runs: 2 -> 7"]
+    (project / "params/mini/01_good.yaml").write_text("runs: 2\n")
     results = project / "outputs/mini/01_good.results.json"
     results.write_text(results.read_text().replace("0.2", "0.9"))
-    assert status() == "out of date"
+    assert status() == ["out of date", output, "01_good.results.json changed"]
     project.write("01_good", "print(runs + 1)")
+    assert status()[2] == "the notebook's cells changed; 01_good.results.json changed"
     assert main(["run"]) == 0
     assert project.text("01_good") == "3\n"
     assert not results.exists()  # the new notebook records nothing
@@ -132,8 +135,28 @@ def test_real_data_counts_towards_the_receipt(project, monkeypatch, capsys):
     assert main(["run"]) == 0
     assert project.text("01_good") == "['a.txt']\n"
     (project / "corpora/a.txt").write_text("three")
+    capsys.readouterr()
     main(["status"])
-    assert "out of date" in capsys.readouterr().out
+    assert "folder TSNS_DATA changed" in capsys.readouterr().out
+
+
+def test_a_run_with_other_parameters_leaves_the_profiles_outputs_alone(project, capsys):
+    project.write("00_all", SUMMARY)
+    project.write("01_good", "print(runs, 1 / (runs - 3))", RECORD)
+    assert main(["run"]) == 0
+    good = (project / "outputs/mini/01_good.ipynb").read_bytes()
+    assert main(["run", "01", "--param", "runs=7"]) == 0
+    out = capsys.readouterr().out
+    assert "outputs/mini+/01_good.ipynb" in out and "outputs/mini is as it was" in out
+    assert project.text("01_good", "mini+") == "7 0.25\n"
+    assert main(["run", "01", "--param", "runs=3"]) == 1
+    assert (project / "outputs/mini+/01_good.failed.ipynb").exists()
+    assert (project / "outputs/mini/01_good.ipynb").read_bytes() == good
+    assert main(["run", "--param", "runs=2"]) == 0  # as the profile says
+    assert "mini+" not in capsys.readouterr().out.splitlines()[-2]
+    assert main(["status"]) == 0
+    states = [re.split("  +", line)[1] for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert states == ["up to date", "up to date"]
 
 
 # failures
