@@ -52,7 +52,7 @@ def read_rows(corpus: Corpus, rows: Iterable[Mapping[str, Any]]) -> Reading:
     def ours(number: int, row: Mapping[str, Any]) -> Row:
         for column in (*texts, label):
             if column not in row:
-                raise ValueError(f"hub:{corpus.name}, row {number}: no column {column!r}; found: {', '.join(row)}")
+                raise ValueError(f"hub:{corpus.name}, row {number}: no column {column!r}; found: {', '.join(row):.200}")
         theirs = row[label]
         known = isinstance(theirs, int | float | str)  # and can be looked up, unlike a list
         return row_of(corpus.hub.labels.get(theirs, MALFORMED) if known else MALFORMED, *(row[text] for text in texts))

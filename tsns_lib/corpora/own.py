@@ -40,7 +40,7 @@ def read_own(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     columns = list(dict.fromkeys(column for record in records for column in record))
     for column in ("text", "label"):
         if column not in columns:
-            raise ValueError(f"{path}: no column {column!r}; found: {', '.join(map(str, columns))}")
+            raise ValueError(f"{path}: no column {column!r}; found: {', '.join(map(str, columns)):.200}")
     texts = ["text", "text_pair"] if "text_pair" in columns else ["text"]
     for number, record in enumerate(records, 1):
         for column in texts:

@@ -209,7 +209,7 @@ def _fields(path: Path, header: str | None, columns: tuple[int, int, int], label
     if header is not None:
         first = next(lines, "")
         if first != header:
-            raise ValueError(f"{path}, line 1: header is {first!r}, expected {header!r}")
+            raise ValueError(f"{path}, line 1: header is {first!r:.200}, expected {header!r}")
     width = header.count("\t") + 1 if header else len(columns)
     text, text_pair, label = columns
     for line in lines:
