@@ -325,6 +325,12 @@ def test_an_entry_of_the_first_version_is_found_and_verified(finished):
     np.testing.assert_array_equal(finished.read(), WHOLE)
 
 
+def test_a_manifest_cannot_be_taken_for_one_of_the_first_version(finished):
+    path = finished.path / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    assert not finished.is_finished(2)
+
+
 def test_shards_of_the_first_version_without_a_manifest_are_not_believed(finished):
     as_of_format_1(finished)
     (finished.path / "manifest.json").unlink()

@@ -102,9 +102,12 @@ class Entry:
         path = self.path / "identity.json"
         text = json.dumps(self.identity, indent=2, sort_keys=True).encode() + b"\n"
         with _refusing(path):
-            if not path.exists() or path.read_bytes() != text:
-                with atomic(path) as file:
-                    file.write(text)
+            if path.exists():
+                if path.read_bytes() == text:
+                    return
+                log.warning("%s: is not what was written; it is written again", path)
+            with atomic(path) as file:
+                file.write(text)
 
     def write(self, index: int, array: ArrayLike) -> None:
         """Write one shard durably: an array of numbers with a first axis. A sound shard is left as it is."""

@@ -32,10 +32,10 @@ class Shard:
 
 def promises(path: Path) -> tuple[dict[str, Shard], dict[str, Any]]:
     """Shards by file name, and facts, of a manifest; a ValueError if it is not as it was written."""
-    content = json.loads(path.read_bytes())
+    text = path.read_bytes()
+    content = json.loads(text)
     try:
-        digest = content.pop("sha256", None)
-        if digest != content_hash([json.dumps(content).encode()]) and (digest or content["format"] != 1):
+        if (content["format"] != 1 or "sha256" in content) and text != _signed(content):
             raise ValueError("its sha256 is another")
         shards = {line["file"]: Shard(**{**line, "shape": tuple(line["shape"])}) for line in content["shards"]}
         if list(shards) != [f"{index:05d}.npy" for index in range(len(content["shards"]))] or not shards:
@@ -64,9 +64,15 @@ def write_manifest(path: Path, shards: list[Shard], facts: dict[str, Any]) -> No
             difference = f"{shard.dtype} {shard.shape}, the first shard {first.dtype} {first.shape}"
             raise StoreError(f"{path.parent / shard.file}: holds {difference}; delete the folder and run again")
     content = plain({"format": FORMAT, "shards": [vars(shard) for shard in shards], "facts": facts})
-    content["sha256"] = content_hash([json.dumps(content).encode()])
     with atomic(path) as file:
-        file.write(json.dumps(content, indent=1).encode() + b"\n")
+        file.write(_signed(content))
+
+
+def _signed(content: dict[str, Any]) -> bytes:
+    """The bytes of a manifest, which end with the sha256 of what it says."""
+    unsigned = {name: value for name, value in content.items() if name != "sha256"}
+    sha256 = content_hash([json.dumps(unsigned).encode()])
+    return json.dumps(unsigned | {"sha256": sha256}, indent=1).encode() + b"\n"
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,97 @@
+"""Two writers of one key, and writers killed at any moment: the store holds what one undisturbed run writes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tsns_lib.store import Store
+
+ROOT = Path(__file__).parents[2]
+KILLS = int(os.environ.get("TSNS_KILLS", "20"))
+
+WRITER = """
+import os, random, signal, sys, time
+import numpy as np
+from tsns_lib.store import Store
+
+def entry_of(root):
+    return Store(root).entry("importance", {"seed": 0})
+
+def write_all(root, n_shards, noise=0.0, order=1):
+    entry = entry_of(root)
+    for promised in range(10, n_shards + 1, 10):
+        for index in entry.missing(promised)[::order]:
+            entry.write(index, np.full((1, 3_000), index + noise))
+        if not entry.is_finished(promised):
+            entry.finish(promised, promised=promised)
+        entry.columns([2_999, 5])
+"""
+
+
+def run(script, *arguments):
+    command = [sys.executable, "-c", WRITER + script, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT)
+
+
+def bytes_of(root):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_killed_writers_leave_what_an_undisturbed_one_writes(tmp_path):
+    kills = """
+n_kills = int(sys.argv[2])
+rng = random.Random(0)
+for kill in range(n_kills):
+    if not (pid := os.fork()):
+        write_all(sys.argv[1], 100_000)
+    time.sleep(rng.uniform(0.001, 0.06))
+    os.kill(pid, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+n_written = len(list(entry_of(sys.argv[1]).path.glob("*.npy")))
+write_all(sys.argv[1], n_written // 10 * 10 + 20)
+write_all(sys.argv[3], n_written // 10 * 10 + 20)
+"""
+    assert run(kills, tmp_path / "killed", KILLS, tmp_path / "whole").wait(300) == 0
+    killed, whole = (Store(tmp_path / name).entry("importance", {"seed": 0}) for name in ("killed", "whole"))
+    assert bytes_of(killed.path) == bytes_of(whole.path)  # no leftovers either
+    assert killed.verify() == [] and np.array_equal(killed.read(), whole.read())
+    np.testing.assert_array_equal(killed.columns([5]), whole.read(columns=[5]))
+
+
+def test_writers_whose_last_bits_differ_agree_on_one_of_them(tmp_path):
+    script = """
+noise, order = float(sys.argv[2]), int(sys.argv[3])
+write_all(sys.argv[1], 40, noise, order)
+entry = entry_of(sys.argv[1])
+assert entry.shape == (40, 3_000) and entry.facts() == {"promised": 40}
+first = entry.read()
+time.sleep(0.2)
+assert np.array_equal(entry.read(), first)
+"""
+    writers = [run(script, tmp_path, noise, order) for noise, order in ((0.0, 1), (1e-9, 1), (2e-9, -1))]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    entry = Store(tmp_path).entry("importance", {"seed": 0})
+    assert entry.verify() == []
+    assert sorted(path.name for path in entry.path.iterdir()) == [
+        *(f"{index:05d}.npy" for index in range(40)), "identity.json", "manifest.json",
+    ]  # fmt: skip
+    np.testing.assert_allclose(entry.read()[:, 0], np.arange(40), atol=1e-8)
+
+
+def test_a_shard_that_is_lost_while_two_write_is_promised_by_both(tmp_path):
+    script = """
+for number in range(12):
+    entry = entry_of(sys.argv[1])
+    write_all(sys.argv[1], 10, float(sys.argv[2]))
+    (entry.path / f"{number % 10:05d}.npy").unlink(missing_ok=True)
+"""
+    writers = [run(script, tmp_path, noise) for noise in (0.0, 1e-9)]
+    for writer in writers:
+        writer.wait(120)  # a writer may be told that a shard has just vanished
+    assert run("write_all(sys.argv[1], 10)", tmp_path).wait(60) == 0
+    entry = Store(tmp_path).entry("importance", {"seed": 0})
+    assert entry.verify() == [] and entry.is_finished(10)
+    np.testing.assert_allclose(entry.read()[:, 0], np.arange(10), atol=1e-8)
