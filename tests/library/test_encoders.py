@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pickle
@@ -7,50 +8,15 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_encoders import FAMILIES, tiny_folder
 
 from tsns_lib import encoders
 from tsns_lib.encoders import load_encoder
+from tsns_lib.store import StoreError
 
 ROOT = Path(__file__).parents[2]
-WORDS = ["bim", "tak", "sel", "ora", "##ora", "##lo", "ven", "quu", "dar", "mip", "lo"]
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *"abdeiklmnopqrstuv", "ta", "tak", "Ġtak"]
-MERGES = [("t", "a"), ("ta", "k"), ("Ġ", "tak")]
-FAMILIES = ["bert", "albert", "roberta", "xlm-roberta", "distilbert", "electra"]
-
-
-def tiny_folder(family, folder):
-    """Save a small randomly initialised model of one family and a tokenizer of made-up words."""
-    import torch
-    import transformers as hf
-
-    size = {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
-    size |= {"max_position_embeddings": 24, "initializer_range": 0.3}
-    pieces = {piece: index for index, piece in enumerate(PIECES)}
-    symbols = {symbol: index for index, symbol in enumerate(SYMBOLS)}
-    tokenizer = hf.BertTokenizer(vocab=pieces)
-    if family == "bert":
-        config = hf.BertConfig(vocab_size=len(pieces), **size)
-    elif family == "albert":
-        config = hf.AlbertConfig(vocab_size=len(pieces), embedding_size=16, pad_token_id=0, **size)
-    elif family == "electra":
-        config = hf.ElectraConfig(vocab_size=len(pieces), embedding_size=16, **size)
-    elif family == "distilbert":
-        tokenizer = hf.DistilBertTokenizer(vocab=pieces)
-        config = hf.DistilBertConfig(
-            vocab_size=len(pieces), n_layers=3, dim=32, n_heads=4, hidden_dim=48, max_position_embeddings=24,
-            initializer_range=0.3,
-        )  # fmt: skip
-    else:
-        kind = {"roberta": hf.RobertaConfig, "xlm-roberta": hf.XLMRobertaConfig}[family]
-        tokenizer = hf.RobertaTokenizer(vocab=symbols, merges=MERGES)
-        config = kind(vocab_size=len(symbols), type_vocab_size=1, pad_token_id=1, **size)
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        hf.AutoModel.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +167,15 @@ def test_loading_is_silent(tiny, capfd):
         ({"device": "gpu"}, "device='gpu': expected 'auto'"),
         ({"revision": "main"}, "revision='main': only a hub id has revisions"),
         ({"name": "builtin:bert"}, "encoder 'builtin:bert': the only built-in encoder is 'builtin:minilm'"),
+        ({"name": 5}, "name: expected a name or a folder, got 5"),
+        ({"name": None}, "name: expected a name or a folder, got None"),
+        ({"device": None}, "device=None: expected 'auto'"),
+        ({"dtype": ["float32"]}, r"dtype=\['float32'\]: expected one of float32, bfloat16"),
+        ({"revision": 3}, "revision=3: expected a branch, tag or commit"),
+        ({"random_weights": "no"}, "random_weights='no': expected True or False"),
+        ({"random_weights": True, "seed": 1.5}, "seed: must be a whole number, got 1.5"),
+        ({"random_weights": True, "seed": True}, "seed: must be a whole number, got True"),
+        ({"random_weights": True, "seed": -1}, "seed: must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -208,9 +183,16 @@ def test_bad_arguments(arguments, message):
         load_encoder(**arguments)
 
 
+def test_a_seed_of_numpy_is_a_seed(tiny):
+    seeds = [3, np.int64(3), np.uint8(3)]
+    assert len({load_encoder(tiny, random_weights=np.True_, seed=seed).digest for seed in seeds}) == 1
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder, and no hub id"):
         load_encoder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="encoder '~nobody-of-that-name/bert': "):
+        load_encoder("~nobody-of-that-name/bert")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +200,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     [
         ("config.json", r"config.json: missing"),
         ("tokenizer.json", r"no tokenizer; expected one of tokenizer.json, vocab.txt"),
-        ("model.safetensors", r"no \*.safetensors; other weight formats are not read"),
+        ("model.safetensors", r"no \*.safetensors; other weight formats are not read; convert a .bin that you trust: "),
     ],
 )
 def test_a_folder_that_lacks_a_file(copy, gone, message):
@@ -233,6 +215,8 @@ def test_a_folder_that_lacks_a_file(copy, gone, message):
         ({"model_type": "gpt2"}, "config.json: model_type 'gpt2' is not supported, only bert, albert"),
         ({"hidden_size": None}, "config.json: hidden_size is None, expected a positive integer"),
         ({"num_hidden_layers": 0}, "config.json: num_hidden_layers is 0"),
+        ({"num_hidden_layers": True}, "config.json: num_hidden_layers is True"),
+        ({"transformers_weights": "other.bin"}, "config.json: transformers_weights names other weights"),
     ],
 )
 def test_a_config_that_is_no_encoder(copy, changes, message):
@@ -267,6 +251,101 @@ def test_weights_that_do_not_fill_the_model(copy):
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lack 1 tensors, encoder.layer.1.attention.self.query.weight"):
         _ = load_encoder(copy).model
+
+
+def test_a_tokenizer_that_is_cut_off(copy):
+    os.truncate(copy / "tokenizer.json", 200)
+    with pytest.raises(ValueError, match="copy: cannot load the tokenizer: .") as caught:
+        _ = load_encoder(copy).tokenizer
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_is_no_encoder(copy):
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="adapter_config.json: an adapter is not read; merge it"):
+        load_encoder(copy)
+
+
+def flip(path, place=-100):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_files_that_change_before_they_are_loaded(copy, name, part):
+    encoder = load_encoder(copy)
+    with (copy / name).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ValueError, match="copy"):
+        getattr(encoder, part)
+    assert part not in vars(encoder)
+
+
+def test_a_flipped_bit_of_the_weights_is_named(copy):
+    encoder = load_encoder(copy)
+    flip(copy / "model.safetensors")
+    for same in (encoder, dataclasses.replace(encoder, dtype="bfloat16")):
+        with pytest.raises(ValueError, match="model.safetensors: has changed since load_encoder; call it again"):
+            _ = same.model
+    assert load_encoder(copy).digest != encoder.digest
+    assert not load_encoder(copy).model.training
+
+
+def test_a_file_that_changes_later_leaves_the_loaded_model_as_it_is(copy):
+    model = load_encoder(copy).model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with (copy / "model.safetensors").open("r+b") as file:
+        file.seek(-60_000, os.SEEK_END)
+        file.write(b"\xff" * 60_000)
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_sealed_folder_notices_every_changed_byte(copy):
+    encoders.seal(copy)
+    digest = load_encoder(copy).digest
+    rng = np.random.default_rng(0)
+    for path in sorted(path for path in copy.iterdir() if path.is_file()):
+        whole = path.read_bytes()
+        for place in rng.integers(len(whole), size=8):
+            flip(path, place)
+            with pytest.raises(StoreError, match=r"is not as it was written; delete \S+copy and run again"):
+                load_encoder(copy)
+            path.write_bytes(whole)
+        path.unlink()
+        if path.name != encoders.SEAL:
+            with pytest.raises(StoreError, match="is not as it was written"):
+                load_encoder(copy)
+        path.write_bytes(whole)
+    assert load_encoder(copy).digest == digest
+    shutil.copy(copy / "model.safetensors", copy / "other.safetensors")
+    with pytest.raises(StoreError, match="other.safetensors: is not as it was written"):
+        load_encoder(copy)
+
+
+def test_weights_in_several_files(tiny, copy):
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny)
+    (copy / "model.safetensors").unlink()
+    model.save_pretrained(copy, max_shard_size="20KB")
+    index = copy / "model.safetensors.index.json"
+    first = load_encoder(copy)
+    loaded, expected = first.model.state_dict(), load_encoder(tiny).model.state_dict()
+    assert all(tensor.equal(expected[name]) for name, tensor in loaded.items())
+    index.write_text(index.read_text() + " ")
+    assert load_encoder(copy).digest != first.digest
+
+
+def test_a_model_loaded_in_inference_mode_can_be_trained(tiny):
+    import torch
+
+    encoder = load_encoder(tiny, dtype="bfloat16")
+    with torch.inference_mode():
+        model = encoder.model
+    assert not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def test_a_tokenizer_of_another_model(copy):

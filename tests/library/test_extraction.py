@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from test_encoders import FAMILIES, WORDS, tiny_folder
+from tiny_encoders import FAMILIES, WORDS, tiny_folder
 
 from tsns_lib import extraction
 from tsns_lib.encoders import Encoder, load_encoder

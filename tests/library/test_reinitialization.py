@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 from tsns_lib import load_encoder, load_source
 from tsns_lib.extraction import extract
@@ -12,7 +13,9 @@ from tsns_lib.transferability.text_embedding import text_embedding
 
 @pytest.fixture(scope="module")
 def model():
-    return load_encoder().model
+    size = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    return BertModel(BertConfig(vocab_size=50, **size), add_pooling_layer=False).eval()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,8 @@ def test_the_model_itself_is_left_alone(model):
 
 
 @pytest.mark.parametrize(("init", "deviation"), [("paper", 0.0176), ("released", 0.00046)])
-def test_the_draws_have_the_moments_of_their_cut(model, init, deviation):
+def test_the_draws_have_the_moments_of_their_cut(init, deviation):
+    model = load_encoder().model
     found = changes(model, reinitialize(model, range(6), init=init))
     weights = found[(found["kind"] == "weight") & (found["layer"] >= 0)]["deviation"]
     assert weights.to_numpy() == pytest.approx(deviation, rel=0.01)
@@ -69,7 +73,7 @@ def test_scrambling_moves_layers_whole(model):
 
 def test_scrambling_back_gives_the_same_states(model):
     order, back = [2, 0, 1, 5, 3, 4], [1, 2, 0, 4, 5, 3]
-    ids = torch.tensor([[101, 2023, 2003, 102]])
+    ids = torch.tensor([[1, 23, 40, 2]])
     with torch.inference_mode():
         there_and_back = scramble(scramble(model, order), back)(input_ids=ids).last_hidden_state
         assert torch.equal(there_and_back, model(input_ids=ids).last_hidden_state)
@@ -83,11 +87,31 @@ def test_scrambling_back_gives_the_same_states(model):
         (lambda model: reinitialize(model, [0], init="bert"), "init='bert': expected 'paper' or 'released'"),
         (lambda model: scramble(model, [0, 1, 2, 3, 4, 4]), "is no permutation of the layers 0 to 5"),
         (lambda model: reinitialize(torch.nn.Linear(2, 2), [0]), "Linear: has no encoder.layer"),
+        (lambda model: reinitialize(model, [0, -1]), "layers: must be at least 0, got -1"),
+        (lambda model: reinitialize(model, [1.0]), "layers: must be a whole number, got 1.0"),
+        (lambda model: reinitialize(model, [True]), "layers: must be a whole number, got True"),
+        (lambda model: reinitialize(model, "12"), "layers: must be a whole number, got '1'"),
+        (lambda model: reinitialize(model, 5), "layers: expected numbers of layers, got 5"),
+        (lambda model: reinitialize(model, [0], init=["paper"]), "init=.*: expected 'paper' or 'released'"),
+        (lambda model: reinitialize(model, [0], seed=0.5), "seed: must be a whole number, got 0.5"),
+        (lambda model: scramble(model, [0.0, 1, 2, 3, 4, 5]), "order: must be a whole number, got 0.0"),
+        (lambda model: scramble(model, {0, 1, 2, 3, 4, 5}), "is no permutation of the layers 0 to 5"),
+        (lambda model: scramble(model, None), "order: expected numbers of layers, got None"),
+        (lambda model: scramble(torch.nn.Linear(2, 2), [0]), "Linear: has no encoder.layer"),
+        (lambda model: changes(model, torch.nn.Linear(2, 2)), "after: its tensors have other names or shapes"),
     ],
 )
-def test_what_is_wrong_is_named(model, call, message):
+def test_what_is_wrong_is_named_before_any_copy(model, call, message, monkeypatch):
+    monkeypatch.setattr("copy.deepcopy", lambda thing: pytest.fail("copied"))
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    plain, given = reinitialize(model, [1, 4], seed=3), reinitialize(model, np.array([1, 4], np.int8), seed=np.int64(3))
+    assert not changes(plain, given)["changed"].any()
+    order = [2, 0, 1, 5, 3, 4]
+    assert not changes(scramble(model, order), scramble(model, np.array(order)))["changed"].any()
 
 
 def test_a_corpus_is_the_mean_of_its_texts_last_states(tmp_path):
