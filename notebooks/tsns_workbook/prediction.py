@@ -176,7 +176,9 @@ def prediction_claims(correlations: pd.DataFrame, tasks: Mapping[str, str]) -> l
     cells = {f"prediction.{name}": (scope, "accuracy") for name, scope in tasks.items()}
     cells |= {f"prediction.{outcome}": (WITHIN, outcome) for outcome in OUTCOMES}
     return [
-        claim(id) if intervals.loc[cell].isna().any() else claim(id, *intervals.loc[cell].tolist())
+        claim(id, *intervals.loc[cell].tolist())
+        if cell in intervals.index and intervals.loc[cell].notna().all()
+        else claim(id)
         for id, cell in cells.items()
     ]
 

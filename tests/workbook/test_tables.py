@@ -74,6 +74,34 @@ def test_the_claims_of_table_2_fail_where_the_opposite_is_planted():
     assert {judged[id] for id in judged if "state_of_the_art" not in id} == {"not reproduced"}
 
 
+def test_a_claim_about_a_domain_that_is_not_here_is_not_testable():
+    domains = ["books", "dvd", "electronics", "own.csv"]
+    grid = grid_of(domains, domains, lambda source, target: 80 if (source, target) in BEST else 70)
+    judged = tables2to5.table2_claims(bootstrap(grid), ("tsns", 500), LAST)
+    assert {id for id, verdict in verdicts(judged).items() if verdict != "not testable here"} == {
+        "table2.best_for_books",
+        "table2.best_for_dvd",
+    }
+    assert set(verdicts(tables2to5.table4_claims(bootstrap(grid), ("tsns", 500), LAST)).values()) == {
+        "not testable here"
+    }
+    assert set(verdicts(tables2to5.table3_claims(bootstrap(grid), ("tsns", 500), LAST)).values()) == {
+        "not testable here"
+    }
+
+
+def test_what_the_paper_says_of_500_neurons_is_not_judged_on_other_numbers(amazon):
+    judged = verdicts(tables2to5.table2_claims(bootstrap(amazon), ("tsns", 100), LAST))
+    assert judged["table2.gain"] == judged["table2.wins"] == "not testable here"
+
+
+def test_a_further_source_does_not_count_in_what_the_paper_says(amazon):
+    more = [*AMAZON, "own.csv"]
+    grid = grid_of(more, more, lambda source, target: 5 if "own.csv" in (source, target) else 70)
+    (gain, *_) = tables2to5.table2_claims(bootstrap(grid), ("tsns", 500), LAST)
+    assert gain["ours"] == 10
+
+
 def test_the_claims_of_table_3_are_judged_by_target():
     accuracy = {"scitail": {"mnli": 80, "qqp": 75}, "qqp": {"mnli": 50, "scitail": 55}}
     sources = ["qqp", "scitail", "mnli", "snli"]
@@ -95,6 +123,18 @@ def test_the_claims_of_table_5_compare_a_combination_with_its_members():
     assert judged["table5.gain"]["ours"] == pytest.approx((6 + 16) / 2)
     assert judged["table5.over_single"]["ours"] == pytest.approx((6 + 6) / 2)
     assert judged["table5.small_source_helps"]["ours"] == pytest.approx(6)
+
+
+def test_the_claims_of_table_5_need_combinations():
+    single = grid_of(["qqp", "mnli"], ["scitail"], lambda *_: 60)
+    assert set(verdicts(tables2to5.table5_claims(bootstrap(single), 500, LAST)).values()) == {"not testable here"}
+    alone = grid_of(["mnli+snli"], ["scitail"], lambda *_: 70, name="multi_tsns")
+    judged = verdicts(tables2to5.table5_claims(bootstrap(alone), 500, LAST))
+    assert judged == {
+        "table5.gain": "reproduced",
+        "table5.over_single": "not testable here",
+        "table5.small_source_helps": "not testable here",
+    }
 
 
 def test_controls_say_which_baseline_the_selection_beats(amazon):
@@ -162,9 +202,11 @@ def test_literature_is_what_the_paper_prints():
 
 def test_budgets_are_scaled_to_the_rows_there_are():
     sources = [load_source("miniature:rte"), load_source("miniature:mrpc")]
-    table = tables2to5.budget_table(sources, paper.table1(), [1_000, 10_000])
+    table = tables2to5.budget_table(sources, paper.table1(), [1_000, 200_000])
     scale = (240 + 300) / (2_490 + 3_917)
-    assert table["rows here"].to_dict() == {1_000: round(1_000 * scale), 10_000: round(10_000 * scale)}
+    assert table["rows here"].to_dict() == {1_000: round(1_000 * scale), 200_000: round(200_000 * scale)}
+    with pytest.raises(ValueError, match=r"budgets: 200000 must be among them, .* got \[1000\]"):
+        tables2to5.budget_table(sources, paper.table1(), [1_000])
 
 
 def test_a_single_source_stands_as_multi_in_table_5():

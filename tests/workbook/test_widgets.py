@@ -84,6 +84,15 @@ def test_k_is_read_beside_random_and_last_layer():
     assert explorer.figure.axes[0].lines[-1].get_xdata() == [9, 9]
 
 
+def test_the_name_of_a_corpus_is_no_html():
+    names = {"middle": "R&D.csv", "small": "<img src=x onerror=alert(1)>.csv"}
+    explorer = lessons.budget_explorer(SIZES.rename(names), SHARES.rename(names))
+    explorer.controls["budget"].value = 17
+    assert explorer.sentence.value == (
+        "17 rows taken; the level is 9 rows; full: R&amp;D.csv, &lt;img src=x onerror=alert(1)&gt;.csv"
+    )
+
+
 def test_two_fingerprints_are_compared():
     explorer = lessons.fingerprint_explorer(FINGERPRINTS, generated=True)
     assert explorer.sentence.value == ("similarity (1 is the same): cosine 1.00, jensen-shannon 1.00, wasserstein 1.00")
