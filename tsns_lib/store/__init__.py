@@ -29,19 +29,8 @@ import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
-from tsns_lib.store.files import (
-    StoreError,
-    add_trailer,
-    atomic,
-    code_digest,
-    content_hash,
-    digests,
-    locked,
-    once,
-    remembered,
-    sha256_of,
-    sweep,
-)
+from tsns_lib.store import files
+from tsns_lib.store.files import StoreError, atomic, code_digest, content_hash, once, sha256_of, sweep
 from tsns_lib.store.manifest import NO_MANIFEST, Shard, manifest_fault, mapped, plain, promises, write_manifest
 
 __all__ = ["Entry", "Store", "StoreError", "atomic", "code_digest", "content_hash", "sha256_of", "sweep"]
@@ -121,7 +110,7 @@ class Entry:
         sweep(self.path)
         with _refusing(target), atomic(target, self._publish) as file:
             np.save(file, values, allow_pickle=False)
-            add_trailer(file)
+            files.add_trailer(file)
 
     def finish(self, n_shards: int, **facts: Any) -> None:
         """Write the manifest over the first `n_shards` shards; a later call with more shards extends it.
@@ -180,7 +169,7 @@ class Entry:
 
     def verify(self) -> list[str]:
         """Read all shards and the manifest anew and name what is damaged; nothing is changed."""
-        remembered.cache_clear()
+        files.remembered.cache_clear()
         listed, _ = self._listed()
         paths = {self.path / name for name in listed} | set(self.path.glob("[0-9]*.npy"))
         faults = {self._manifest_path: manifest_fault(self._manifest_path)}
@@ -229,14 +218,15 @@ class Entry:
     def _manifest(self, *, required: bool = False) -> tuple[dict[str, Shard], dict[str, Any]]:
         """Shards by file name, and facts; both are empty where there is no sound manifest and none is required."""
         fault = self._checked(self._manifest_path, manifest_fault)
-        if fault and required:
-            raise StoreError(f"{self._manifest_path}: {fault}; {RUN_AGAIN}")
-        if not fault and self.path not in _USED:
+        listed = self._listed()
+        if required and not listed[0]:
+            raise StoreError(f"{self._manifest_path}: {fault or NO_MANIFEST}; {RUN_AGAIN}")
+        if listed[0] and self.path not in _USED:
             _USED.add(self.path)
             with suppress(OSError, StoreError):
                 self.claim()
                 os.utime(self.path / "identity.json")
-        return self._listed()
+        return listed
 
     def _listed(self) -> tuple[dict[str, Shard], dict[str, Any]]:
         """What the manifest says now, if it is sound."""
@@ -253,7 +243,7 @@ class Entry:
         """`_fault`, and nothing is set aside."""
         promise = self._listed()[0].get(path.name)
         try:
-            sha256, vouches_for_itself = once(digests, path)
+            sha256, vouches_for_itself = once(files.digests, path)
         except (FileNotFoundError, NotADirectoryError):
             return NO_SHARD
         except OSError as error:
@@ -324,7 +314,7 @@ class Entry:
     def _lock(self) -> Iterator[None]:
         """Let one writer at a time change what the folder promises; no lock file is left behind."""
         self.claim()
-        with locked(self.path / "identity.json"):
+        with files.locked(self.path / "identity.json"):
             yield
 
 
