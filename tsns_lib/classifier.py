@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from tsns_lib.importance import cumulative_importance
 from tsns_lib.ranking import select_neurons
-from tsns_lib.validation import share
+from tsns_lib.validation import share, shown
 
 # Between α = 1 and α = 0 both terms of equation 1 matter only where 1 - α is about 1/N: hence steps in log(1 - α).
 MOST_ALPHAS = 1_000  # to try; each may cost a classifier
@@ -84,6 +84,6 @@ def alpha_grid(alphas: str | Sequence[float]) -> Sequence[float]:
         return ALPHAS
     if isinstance(alphas, str) or not np.iterable(alphas) or not 1 <= len(given := list(alphas)) <= MOST_ALPHAS:
         raise ValueError(
-            f"alphas: must be 'log' or numbers in [0, 1], 1 to {MOST_ALPHAS:,} of them, got {alphas!r:.80}"
+            f"alphas: must be 'log' or numbers in [0, 1], 1 to {MOST_ALPHAS:,} of them, got {shown(alphas)}"
         )
     return [share("alphas", alpha, zero=True) for alpha in given]

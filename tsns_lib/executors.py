@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from tsns_lib.store import code_digest
-from tsns_lib.validation import whole_number
+from tsns_lib.validation import shown, whole_number
 
 REACH_SECONDS = 10  # for a scheduler, and for its first worker, to answer
 RETRIES = 3  # of a unit that raises: a disk or a network may come back
@@ -69,7 +69,7 @@ def check_scheduler(scheduler: str | None) -> None:
     known = isinstance(scheduler, str) and re.fullmatch(r"processes(:[1-9]\d*)?|[a-z]+://\S+", scheduler)
     if not (known or scheduler is None):
         forms = "'processes', 'processes:N' or an address such as 'tcp://host:8786'"
-        raise ValueError(f"scheduler: must be {forms}, got {scheduler!r:.80}")
+        raise ValueError(f"scheduler: must be {forms}, got {shown(scheduler)}")
     if isinstance(scheduler, str) and scheduler.startswith("processes:"):
         whole_number("scheduler: the number of processes", int(scheduler[10:]), most=MOST_PROCESSES)
 

@@ -18,7 +18,7 @@ from tsns_lib.importance import Forest, Resamples
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.store import Store
-from tsns_lib.validation import LARGEST, numbers, one_of, whole_number
+from tsns_lib.validation import LARGEST, numbers, one_of, shown, whole_number
 
 METRICS = ("cosine", "jensen_shannon", "wasserstein")
 LABELS = ("true", "shuffled")
@@ -65,7 +65,7 @@ def fingerprint(selected: ArrayLike, n_layers: int, n_neurons: int | None = None
         raise ValueError("n_neurons: needed when selected holds neuron numbers and not a boolean mask")
     n_layers, n_neurons = _shape(n_layers, n_neurons)
     if chosen.ndim != 1 or chosen.size == 0 or chosen.dtype.kind not in "iu":
-        raise ValueError(f"selected: must be a non-empty list of neuron numbers or a mask, got {selected!r:.80}")
+        raise ValueError(f"selected: must be a non-empty list of neuron numbers or a mask, got {shown(selected)}")
     if chosen.min() < 0 or chosen.max() >= n_neurons:
         raise ValueError(f"selected: neurons must be in [0, {n_neurons}), got {chosen.min()} to {chosen.max()}")
     if len(np.unique(chosen)) < len(chosen):
@@ -103,7 +103,7 @@ def fingerprint_similarity(a: ArrayLike, b: ArrayLike, metric: str = "cosine") -
     0.894
     """
     if not isinstance(metric, str) or metric not in METRICS:
-        raise ValueError(f"metric: must be one of {', '.join(METRICS)}, got {metric!r:.80}")
+        raise ValueError(f"metric: must be one of {', '.join(METRICS)}, got {shown(metric)}")
     first, second = _shares(a, "a"), _shares(b, "b")
     if first.shape != second.shape:
         raise ValueError(f"a, b: fingerprints of {first.size} and {second.size} layers cannot be compared")
@@ -233,5 +233,5 @@ def _shares(fingerprint: ArrayLike, name: str) -> np.ndarray:
     wanted = "a finite share for each layer, none negative"
     shares = numbers(name, fingerprint, wanted).astype(float)
     if shares.ndim != 1 or not ((shares >= 0) & (shares <= LARGEST)).all() or not shares.sum() > 1 / LARGEST:
-        raise ValueError(f"{name}: must be {wanted}, got {fingerprint!r:.80}")
+        raise ValueError(f"{name}: must be {wanted}, got {shown(fingerprint)}")
     return shares / shares.sum()

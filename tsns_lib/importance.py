@@ -19,7 +19,7 @@ from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
 from tsns_lib.stability import is_stable, looks
 from tsns_lib.store import Entry, Store, content_hash
-from tsns_lib.validation import class_numbers, matrix, numbers, one_of, positive, share, whole_number
+from tsns_lib.validation import class_numbers, matrix, numbers, one_of, positive, share, shown, whole_number
 
 VERSION = 1  # of what a stored resample means; part of its key
 ENGINES = ("histogram", "sklearn")
@@ -190,7 +190,7 @@ def resampled_importance(
     if tol is None:
         return resamples.first(forest.n_resamples)
     if isinstance(neurons, str) or not np.iterable(neurons) or not (wanted := list(neurons)):
-        raise ValueError(f"neurons: must be a list of one K or more, got {neurons!r:.80}")
+        raise ValueError(f"neurons: must be a list of one K or more, got {shown(neurons)}")
     return max(resamples.enough_for(wanted).values(), key=len)
 
 

@@ -10,7 +10,7 @@ import json
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.validation import numbers, share, whole_number
+from tsns_lib.validation import numbers, share, shown, whole_number
 
 MOST_ROWS = 2**62  # of all sources together: their sum must fit in 64 bits
 SMALL_SOURCE = 10_000  # rows; below it beta = 0.7, from there on 0.1 (beta: paper §4.2, the border: our choice)
@@ -59,7 +59,7 @@ def resample_fraction(n_rows: int, fraction: float | str = "auto") -> float:
     try:
         return share("fraction", fraction)
     except ValueError:
-        raise ValueError(f"fraction: must be 'auto' or in (0, 1], got {fraction!r:.80}") from None
+        raise ValueError(f"fraction: must be 'auto' or in (0, 1], got {shown(fraction)}") from None
 
 
 def resample_rows(n_rows: int, fraction: float | str, seed: int) -> np.ndarray:
@@ -106,13 +106,13 @@ def water_fill(sizes: ArrayLike, budget: int) -> np.ndarray:
     """
     counts = numbers("sizes", sizes, "a non-empty list of row counts")
     if counts.ndim != 1 or counts.size == 0 or counts.dtype.kind not in "iu" or counts.min() < 0:
-        raise ValueError(f"sizes: must be a non-empty list of row counts, got {sizes!r:.80}")
+        raise ValueError(f"sizes: must be a non-empty list of row counts, got {shown(sizes)}")
     if sum(counts.tolist()) > MOST_ROWS:
         raise ValueError(f"sizes: must be at most {MOST_ROWS:,} rows together, got {sum(counts.tolist()):,}")
     try:
         limit = whole_number("budget", budget, least=0)
     except ValueError:
-        raise ValueError(f"budget: must be a whole number of rows, 0 or more, got {budget!r:.80}") from None
+        raise ValueError(f"budget: must be a whole number of rows, 0 or more, got {shown(budget)}") from None
     size = counts.astype(np.int64)
     total = min(limit, int(size.sum()))
     low, high = 0, int(size.max())  # the highest level that the budget can fill everywhere

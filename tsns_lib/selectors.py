@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,26 +15,27 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tsns_lib.aggregation import MOST_SOURCES, Selection, aggregate, meta_importance, select, source_pairs
 from tsns_lib.classifier import AlphaSearch, alpha_grid, search_alpha, term_medians
 from tsns_lib.executors import check_scheduler
-from tsns_lib.importance import Forest, Resamples, check_resamples, check_values
+from tsns_lib.importance import MOST_SEED, Forest, Resamples, check_resamples, check_values
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_lib.store import Store
-from tsns_lib.validation import class_numbers, numbers, one_each, positive, share, whole_number
+from tsns_lib.validation import LARGEST, class_numbers, numbers, one_each, positive, share, whole_number
 
 
 class TSNSSelector(SelectorMixin, BaseEstimator):
     """What both selectors share: their forests, the mask of `selected_`, and that labels are needed."""
 
-    def _validated(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    def _validated(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """X and y as scikit-learn takes them, or one line that names the argument."""
-        if issparse(X) or np.ma.is_masked(X):
-            numbers("X", X, "a numeric matrix (rows × neurons)")  # says no; scikit-learn would drop the mask
-        if isinstance(y, list | tuple):  # of which numpy would make text, also of a missing label
-            y = one_each("y", y, len(y), "label")
+        if getattr(getattr(X, "dtype", None), "kind", None) not in ("O", "c"):  # of which scikit-learn says it well
+            numbers("X", X, "a numeric matrix (rows × neurons)")
+        # numpy makes text of mixed labels, also of a missing one, and drops a mask
+        if isinstance(y, list | tuple) or issparse(y) or np.ma.is_masked(y):
+            y = one_each("y", y, y.shape[0] if issparse(y) else len(y), "label")
         try:
             activations, labels = validate_data(self, X, y)
         except (ValueError, TypeError) as error:
-            raise type(error)("X, y: " + " ".join(str(error).split())) from None
+            raise type(error)(f"X, y: {str(error).splitlines()[0]}") from None
         if self.engine == "sklearn":
             check_values(activations, self.engine)
         return activations, labels
@@ -170,7 +171,10 @@ class SingleTSNS(TSNSSelector):
         """
         activations, labels = self._validated(X, y)
         k = check_n_neurons(self.n_neurons, activations.shape[1])
-        alpha, seed = share("alpha", self.alpha, zero=True), whole_number("random_state", self.random_state, least=0)
+        alpha, seed = (
+            share("alpha", self.alpha, zero=True),
+            whole_number("random_state", self.random_state, 0, MOST_SEED),
+        )
         selection = select([self._importance(activations, labels, seed)], k, [alpha])
         self._keep(selection)
         self.importances_ = selection.importances
@@ -290,7 +294,7 @@ class MultiTSNS(TSNSSelector):
         activations, labels = self._validated(X, y)
         k = check_n_neurons(self.n_neurons, activations.shape[1])
         alphas, gamma, C = alpha_grid(self.alphas), share("gamma", self.gamma), positive("C", self.C)
-        run = whole_number("random_state", self.random_state, least=0)
+        run = whole_number("random_state", self.random_state, 0, MOST_SEED)
         class_numbers(labels, len(labels))
         source_of_row = _sources(groups, len(labels))
         sources = np.unique(source_of_row).tolist()
@@ -302,6 +306,8 @@ class MultiTSNS(TSNSSelector):
             pairs = source_pairs(len(sources), self.pairing)
             self.pairs_ = [(tuple(sources[m] for m in s1), tuple(sources[m] for m in s2)) for s1, s2 in pairs]
             check_scheduler(self.scheduler)
+            if max(float(activations.max()), -float(activations.min())) > LARGEST:
+                raise ValueError(f"X: holds values beyond {LARGEST:g}, with which no classifier can be fitted")
             for s1, _ in self.pairs_:
                 self._check_learner(s1, labels[np.isin(source_of_row, s1)], run)
             qs, searches = [], []

@@ -5,6 +5,7 @@ store is the same whichever of the two a caller passed.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -18,10 +19,15 @@ SMALLEST = 1e-8  # features that are all nearer to 0 are zeros or noise: scores 
 MOST_CLASSES = 1_000  # more are row numbers or quantities, with which a forest would not end (our choice)
 
 
+def shown(value: Any, width: int = 80) -> str:
+    """What a message shows of a value: one line, cut to a width."""
+    return " ".join(repr(value).split())[:width]
+
+
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """The value as an int, or a ValueError."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise ValueError(f"{name}: must be a whole number, got {value!r:.80}")
+        raise ValueError(f"{name}: must be a whole number, got {shown(value)}")
     number = int(value)
     if number < least:
         raise ValueError(f"{name}: must be at least {least}, got {number}")
@@ -34,15 +40,15 @@ def share(name: str, value: Any, *, zero: bool = False, one: bool = True) -> flo
     """The value as a float between 0 and 1, or a ValueError; `zero` and `one` say which ends are allowed."""
     number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
     if not (number and (0 < value < 1 or (zero and value == 0) or (one and value == 1))):
-        raise ValueError(f"{name}: must be in {'[' if zero else '('}0, 1{']' if one else ')'}, got {value!r:.80}")
+        raise ValueError(f"{name}: must be in {'[' if zero else '('}0, 1{']' if one else ')'}, got {shown(value)}")
     return float(value)
 
 
 def positive(name: str, value: Any) -> float:
-    """The value as a finite float above 0, or a ValueError."""
+    """The value as a finite float above 0 whose inverse is finite too, or a ValueError."""
     number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-    if not (number and 0 < value < math.inf):
-        raise ValueError(f"{name}: must be positive, got {value!r:.80}")
+    if not (number and sys.float_info.min <= value < math.inf):
+        raise ValueError(f"{name}: must be positive, got {shown(value)}")
     return float(value)
 
 
@@ -50,7 +56,7 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     """The value as a str, or a ValueError unless it is one of two allowed words or more."""
     if not isinstance(value, str) or value not in allowed:
         *others, last = map(repr, allowed)
-        raise ValueError(f"{name}: must be {', '.join(others)} or {last}, got {value!r:.80}")
+        raise ValueError(f"{name}: must be {', '.join(others)} or {last}, got {shown(value)}")
     return str(value)
 
 
@@ -63,7 +69,7 @@ def numbers(name: str, values: ArrayLike, what: str) -> np.ndarray:
     if array.dtype.kind == "O" and array.ndim:
         for value in array.flat:
             if not isinstance(value, Real):
-                raise ValueError(f"{name}: must be {what}, and {value!r:.40} is no number")
+                raise ValueError(f"{name}: must be {what}, and {shown(value, 40)} is no number")
         try:
             array = array.astype(float)
         except OverflowError:
@@ -106,7 +112,7 @@ def one_each(name: str, values: ArrayLike, n_rows: int, what: str, verb: str = "
         kinds = [_kind(value) for value in array]
         if None in kinds:
             row = kinds.index(None)
-            raise ValueError(f"{name}: row {row} is {array[row]!r:.40}, which is neither text nor a number")
+            raise ValueError(f"{name}: row {row} is {shown(array[row], 40)}, which is neither text nor a number")
         if len(set(kinds)) > 1:
             raise ValueError(f"{name}: mixes {what}s that cannot be compared, such as text and numbers")
         array = np.array(array.tolist())

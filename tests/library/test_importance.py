@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tsns_lib import cumulative_importance, resampled_importance
+from tsns_lib import cumulative_importance, importance, resampled_importance
 from tsns_lib.aggregation import half_overlap, order_neurons, select_neurons
 from tsns_lib.executors import announce
-from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
-from tsns_lib.store import Store
+from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows, run_seed
+from tsns_lib.store import Store, StoreError
 
 
 @pytest.fixture
@@ -89,6 +89,108 @@ def test_a_damaged_resample_is_said_and_grown_again(data, tmp_path, caplog):
     shard.write_bytes(shard.read_bytes()[:-8])
     assert resampled_importance(*data, **SMALL, store=tmp_path).tobytes() == q.tobytes()
     assert [str(shard) in message for message in caplog.messages] == [True]
+
+
+def key(folder, X, y, **settings):
+    """The one entry that a call has made in an empty store."""
+    resampled_importance(X, y, **{"n_resamples": 2, "n_trees": 3, "n_jobs": 1, **settings}, store=folder)
+    [entry] = (folder / "importance").iterdir()
+    return entry.name
+
+
+def changed(X, row, neuron, value):
+    other = X.copy()
+    other[row, neuron] = value
+    return other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X, y: (X, y, {"n_trees": 4}),
+        lambda X, y: (X, y, {"max_depth": 199}),
+        lambda X, y: (X, y, {"fraction": 0.71}),
+        lambda X, y: (X, y, {"seed": 1}),
+        lambda X, y: (X, y, {"engine": "sklearn"}),
+        lambda X, y: (X, np.where(np.arange(100) == 50, 1 - y, y), {}),
+        lambda X, y: (X, np.where(np.arange(100) == 50, 2, y), {}),
+        lambda X, y: (changed(X, 99, 11, X[99, 11] + 1e-9), y, {}),
+        lambda X, y: (X[::-1], y, {}),
+        lambda X, y: (X.astype(np.float32), y, {}),
+        lambda X, y: (X.view(np.int64), y, {}),  # the same bytes
+        lambda X, y: (X.reshape(50, 24), y[:50], {}),
+        lambda X, y: (X[:, :11], y, {}),
+    ],
+)
+def test_whatever_changes_a_number_changes_the_key(data, tmp_path, change):
+    X, y = data
+    *other, settings = change(X, y)
+    assert key(tmp_path / "one", X, y) != key(tmp_path / "two", *other, **settings)
+
+
+@pytest.mark.parametrize("engine", ["histogram", "sklearn"])
+def test_another_version_of_an_engine_is_another_key(data, tmp_path, monkeypatch, engine):
+    before = key(tmp_path / "one", *data, engine=engine)
+    if engine == "histogram":
+        monkeypatch.setattr(importance, "VERSION", importance.VERSION + 1)
+    else:
+        monkeypatch.setattr(importance.metadata, "version", lambda package: f"9.9 of {package}")
+    assert key(tmp_path / "two", *data, engine=engine) != before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n_jobs": 2},
+        {"scheduler": "processes:1"},
+        {"progress": True},
+        {"tol": 0.2, "neurons": [1]},
+        {"n_resamples": 3},
+        {"n_trees": np.int32(3), "seed": np.uint8(0), "max_depth": np.int64(200), "fraction": np.float64(0.7)},
+        {"fraction": "auto"},
+    ],
+    ids=lambda settings: "+".join(settings),
+)
+def test_what_changes_no_number_keeps_the_key(data, tmp_path, settings):
+    X, y = data
+    same = key(tmp_path / "one", X, y, fraction=0.7)
+    assert key(tmp_path / "two", X, np.array(["no", "yes"])[y], **{"fraction": 0.7, **settings}) == same
+
+
+def test_every_resample_has_rows_and_a_forest_of_its_own(data, tmp_path):
+    X, y = data
+    forests = resampled_importance(X, y, n_resamples=5, n_trees=3, fraction=1.0, store=tmp_path)  # the rows are all
+    assert len({q.tobytes() for q in forests}) == 5
+    forest = importance.Forest(5)
+    assert len({importance._rows(j, 100, forest).tobytes() for j in range(5)}) == 5
+
+
+def test_every_run_and_every_source_has_a_seed_of_its_own():
+    assert run_seed(0, 0) == 655948615782592320
+    assert len({run_seed(seed, run, name) for seed in (0, 1) for run in (0, 1) for name in (None, "a", "b")}) == 12
+
+
+def test_the_key_is_what_it_was():
+    """What is stored must be found again: only a new `importance.VERSION` may change this."""
+    X = np.arange(24.0).reshape(8, 3)
+    forest = importance.Forest(n_resamples=2, n_trees=3)
+    resamples = importance.Resamples(X, np.arange(8) % 2, forest)
+    assert resamples._entry.key[:16] == "adf9a1b87c4d0b8c"
+
+
+def test_a_resample_of_one_class_is_found_before_the_first_forest(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) < 4
+    with pytest.raises(ValueError, match=r"fraction: resample \d+ \(12 of 40 rows\) holds one class only"):
+        resampled_importance(X, y, fraction=0.3, n_resamples=100, n_trees=1, seed=3, store=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written_says_so_before_the_first_forest(data, tmp_path):
+    (tmp_path / "importance").write_text("a file in the place of a folder")
+    start = time.monotonic()
+    with pytest.raises(StoreError, match="importance"):
+        resampled_importance(*data, n_trees=500_000, store=tmp_path)
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(

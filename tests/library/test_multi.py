@@ -166,6 +166,35 @@ def test_learners_share_their_forests_between_selectors(data, tmp_path):
     assert set(tmp_path.rglob("*.npy")) == written
 
 
+def test_another_run_grows_other_forests(data, tmp_path):
+    X, y, groups = data
+    for number_of_run in (5, 6):
+        MultiTSNS(3, random_state=number_of_run, store=tmp_path, **SMALL).fit(X, y, groups=groups)
+    assert len(list((tmp_path / "importance").iterdir())) == 6  # three learners a run
+
+
+@pytest.mark.parametrize(
+    ("labels", "fraction", "message"),
+    [
+        (
+            lambda y, groups: np.where(groups == "c", y, 0),
+            "auto",
+            "y: of the sources a, b together: has one class only",
+        ),
+        (
+            lambda y, groups: np.where(groups == "c", y, np.arange(150) == 60),
+            0.1,
+            r"fraction: of the sources a, b together: resample \d \(10 of 100 rows\) holds one class only",
+        ),
+    ],
+)
+def test_every_learner_is_checked_before_the_first_forest(data, tmp_path, labels, fraction, message):
+    X, y, groups = data
+    with pytest.raises(ValueError, match=message):
+        MultiTSNS(3, fraction=fraction, store=tmp_path, **SMALL).fit(X, labels(y, groups), groups=groups)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_alpha_is_a_switch_between_two_terms_far_apart(data):
     X, y, _ = data
     q = resampled_importance(X, y, **SMALL)

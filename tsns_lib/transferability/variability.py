@@ -62,8 +62,8 @@ def layer_variability(X: ArrayLike, y: ArrayLike, n_layers: int) -> np.ndarray:
     """
     states = numbers("X", X, "a matrix (rows × neurons)")
     n_layers = whole_number("n_layers", n_layers)
-    if states.ndim != 2:
+    if states.ndim != 2 or 0 in states.shape:
         raise ValueError(f"X: must be a matrix (rows × neurons), got shape {states.shape}")
-    if not states.shape[1] or states.shape[1] % n_layers:
+    if states.shape[1] % n_layers:
         raise ValueError(f"n_layers: {states.shape} activations do not divide into {n_layers} layers")
     return np.array([hidden_state_variability(layer, y) for layer in np.split(states, n_layers, axis=1)])
