@@ -317,10 +317,10 @@ def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6
     alpha, eps = share("alpha", alpha, zero=True), positive("eps", eps)
     mean = importances.mean(axis=0)
     with np.errstate(over="ignore"):
-        over_spread = mean / (importances.std(axis=0) + eps)
-    if not np.isfinite(over_spread).all():
+        m = alpha * mean + (1 - alpha) * mean / (importances.std(axis=0) + eps)
+    if not np.isfinite(m).all():
         raise ValueError(f"eps: is too small to divide by, got {eps}")
-    return alpha * mean + (1 - alpha) * over_spread
+    return m
 
 
 @dataclass(frozen=True)
