@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
-from tsns_lib.validation import whole_number
+from tsns_lib.validation import one_of, whole_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -282,8 +282,7 @@ def load_encoder(
     """
     if not isinstance(name, str | os.PathLike):
         raise ValueError(f"name: expected a name or a folder, got {name!r}")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+    dtype = one_of("dtype", dtype, DTYPES)
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<number>'")
     if not isinstance(revision, str | None):

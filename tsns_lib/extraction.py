@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_units
 from tsns_lib.store import Entry, Store, content_hash
-from tsns_lib.validation import whole_number
+from tsns_lib.validation import one_of, shown, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -186,6 +186,8 @@ def texts_of(texts_or_source: Any, text_pairs: Sequence[str] | None) -> tuple[li
             raise ValueError("text_pairs: a Source brings its own pairs, pass one or the other")
         frame, name = texts_or_source.frame, getattr(texts_or_source, "name", None)
         where = f"source {name!r}, " if name else ""
+        if lacking := {"text", "text_pair"} - set(frame):
+            raise ValueError(f"{where}frame: no column {min(lacking)!r}")
         texts_or_source = frame["text"]
         text_pairs = None if frame["text_pair"].isna().all() else frame["text_pair"]
     texts = _checked_texts("text", texts_or_source, where)
@@ -197,23 +199,22 @@ def texts_of(texts_or_source: Any, text_pairs: Sequence[str] | None) -> tuple[li
     return texts, pairs
 
 
-def _checked_texts(name: str, values: Any, where: str) -> list[str]:
+def _checked_texts(name: str, values: Any, of: str) -> list[str]:
     if isinstance(values, str | bytes | bytearray | Mapping | Set | pd.DataFrame) or not np.iterable(values):
         kind = "one string" if isinstance(values, str) else type(values).__name__
         raise ValueError(f"{name}s: expected a sequence of texts, such as a list or one column of a frame, got {kind}")
     texts = list(values)
     if not texts:
-        raise ValueError(f"{where}{name}: no rows")
+        raise ValueError(f"{of}{name}: no rows")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            shown = " ".join(f"{text!r}".split())
-            raise ValueError(f"{where}{name}, row {row}: expected a string, got {type(text).__name__} {shown:.60}")
+            raise ValueError(f"{of}{name}, row {row}: expected a string, got {type(text).__name__} {shown(text, 60)}")
         if not text.strip():
-            raise ValueError(f"{where}{name}, row {row}: empty")
+            raise ValueError(f"{of}{name}, row {row}: empty")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{where}{name}, row {row}: not valid Unicode (a lone surrogate)") from None
+            raise ValueError(f"{of}{name}, row {row}: not valid Unicode (a lone surrogate)") from None
     return texts
 
 
@@ -295,8 +296,7 @@ def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool)
     """Raise a ValueError for what an extraction of texts, or of pairs of them, cannot work with."""
     if not isinstance(encoder, Encoder):
         raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling={pooling!r}: expected one of {', '.join(POOLINGS)}")
+    one_of("pooling", pooling, POOLINGS)
     # At least one token of each text besides the special tokens, of which RoBERTa puts four around a pair.
     least = 6 if pairs else 3
     max_length = whole_number("max_length", max_length)

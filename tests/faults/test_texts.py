@@ -86,6 +86,13 @@ def test_a_source_with_a_null_text_names_itself_and_the_row(missing, column, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_source_without_its_columns():
+    source = load_source("miniature:mrpc", limit=4)
+    source.frame.drop(columns="text_pair", inplace=True)
+    with pytest.raises(ValueError, match="source 'miniature:mrpc', frame: no column 'text_pair'"):
+        texts_of(source, None)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -96,9 +103,9 @@ def test_a_source_with_a_null_text_names_itself_and_the_row(missing, column, tmp
         ({"max_length": None}, "max_length: must be a whole number, got None"),
         ({"max_length": np.float64(16)}, "max_length: must be a whole number, got np.float64(16.0)"),
         ({"max_length": np.True_}, "max_length: must be a whole number, got np.True_"),
-        ({"pooling": "CLS"}, "pooling='CLS': expected one of cls, mean, content"),
-        ({"pooling": None}, "pooling=None: expected one of cls, mean, content"),
-        ({"pooling": ["cls"]}, "pooling=['cls']: expected one of cls, mean, content"),
+        ({"pooling": "CLS"}, "pooling: must be 'cls', 'mean' or 'content', got 'CLS'"),
+        ({"pooling": None}, "pooling: must be 'cls', 'mean' or 'content', got None"),
+        ({"pooling": ["cls"]}, "pooling: must be 'cls', 'mean' or 'content', got ['cls']"),
         ({"encoder": "builtin:minilm"}, "encoder: expected what load_encoder returns, got str"),
         ({"encoder": None}, "encoder: expected what load_encoder returns, got NoneType"),
         ({"scheduler": 3}, "scheduler: must be 'processes', "),

@@ -163,14 +163,14 @@ def test_loading_is_silent(tiny, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "float16"}, "dtype='float16': expected one of float32, bfloat16"),
+        ({"dtype": "float16"}, "dtype: must be 'float32' or 'bfloat16', got 'float16'"),
         ({"device": "gpu"}, "device='gpu': expected 'auto'"),
         ({"revision": "main"}, "revision='main': only a hub id has revisions"),
         ({"name": "builtin:bert"}, "encoder 'builtin:bert': the only built-in encoder is 'builtin:minilm'"),
         ({"name": 5}, "name: expected a name or a folder, got 5"),
         ({"name": None}, "name: expected a name or a folder, got None"),
         ({"device": None}, "device=None: expected 'auto'"),
-        ({"dtype": ["float32"]}, r"dtype=\['float32'\]: expected one of float32, bfloat16"),
+        ({"dtype": ["float32"]}, r"dtype: must be 'float32' or 'bfloat16', got \['float32'\]"),
         ({"revision": 3}, "revision=3: expected a branch, tag or commit"),
         ({"random_weights": "no"}, "random_weights='no': expected True or False"),
         ({"random_weights": True, "seed": 1.5}, "seed: must be a whole number, got 1.5"),

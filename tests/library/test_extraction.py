@@ -316,7 +316,7 @@ def test_the_progress_bar_is_plain_and_leaves_nothing(tiny, tmp_path, capsys):
         ("bim", {}, "texts: expected a sequence of texts, .* got one string"),
         (["bim"], {"text_pairs": ["tak", "ven"]}, "text_pairs: 2 rows for 1 texts"),
         (["bim"], {"text_pairs": [""]}, "text_pair, row 0: empty"),
-        (["bim"], {"pooling": "max"}, "pooling='max': expected one of cls, mean, content"),
+        (["bim"], {"pooling": "max"}, "pooling: must be 'cls', 'mean' or 'content', got 'max'"),
         (["bim"], {"max_length": 2}, "max_length=2: expected 3 to 24 for "),
         (["bim"], {"max_length": 25}, "max_length=25: expected 3 to 24 for "),
         (["bim"], {"max_length": 16.0}, "max_length: must be a whole number, got 16.0"),
