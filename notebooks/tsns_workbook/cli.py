@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 from tsns_lib.executors import is_cluster, n_workers
 from tsns_lib.store import Store, StoreError
@@ -112,14 +113,14 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from tsns_workbook.receipts import reasons, state
+    from tsns_workbook.receipts import Files, examine
 
     unreadable: list[Outcome] = []
     rows = []
+    walked: dict[Path, Files] = {}
     for job in plan(project_root(), arguments.profile, unreadable=unreadable):
-        found = state(job)
-        why = reasons(job) if found == "out of date" else []
-        rows.append((job.name, found, os.path.relpath(job.output), _first_three(why)))
+        state, reasons = examine(job, walked)
+        rows.append((job.name, state, os.path.relpath(job.output), _first_three(reasons)))
     rows += [(o.job.name, o.status, os.path.relpath(o.path), o.message) for o in unreadable]
     _print_table("notebook", "state", "file", "why", rows=sorted(rows))
     return 0

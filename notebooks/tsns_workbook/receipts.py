@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import nbformat
@@ -28,23 +29,31 @@ ALL_DATA = "folder TSNS_DATA"
 _JUST_NOW_NS = 1_000_000_000  # a file that changes twice within a tick of the clock may keep its time
 
 
+Files = list[tuple[str, str, os.stat_result]]  # name within a place, path, status
+
+
 def state(job: Job) -> str:
     """Compare an output with its receipt: "up to date", "out of date", "failed" or "not run"."""
+    return examine(job, {})[0]
+
+
+def examine(job: Job, walked: dict[Path, Files]) -> tuple[str, list[str]]:
+    """The state of an output and why it is out of date: "code of tsns_lib changed", "version of numpy: 2.1 -> 2.2".
+
+    `walked` keeps the files of the places that were looked at, for other notebooks that depend on these.
+    """
     if job.failed.exists():
-        return "failed"
+        return "failed", []
     receipt = _read(job.receipt)
     if receipt is None:
-        return "not run"
-    return "out of date" if _changes(job, receipt) else "up to date"
+        return "not run", []
+    changes = _changes(job, receipt, walked)
+    return ("out of date" if changes else "up to date"), changes
 
 
-def reasons(job: Job) -> list[str]:
-    """Why an output is out of date: "the notebook's cells changed", "version of numpy: 2.1 -> 2.2"."""
-    receipt = _read(job.receipt)
-    return _changes(job, receipt) if receipt else []
-
-
-def inputs(job: Job, receipt: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def inputs(
+    job: Job, receipt: dict[str, Any] | None = None, walked: dict[Path, Files] | None = None
+) -> dict[str, dict[str, Any]]:
     """Everything that an output depends on, as name: digest or value.
 
     This is the notebook's cells, its parameters, every file of the two packages, the versions of the packages that
@@ -64,10 +73,13 @@ def inputs(job: Job, receipt: dict[str, Any] | None = None) -> dict[str, dict[st
         found |= {f"{path.name}": _results_digest(path) for path in others}
     known = receipt or {"inputs": {}, "seen": {}}
     places = _places(job) | (_all_data() if ALL_DATA in known["inputs"] else {})
-    looks = {name: _look(place) for name, place in places.items()}
+    walked, looks = {} if walked is None else walked, {}
     for name, place in places.items():
-        as_before = looks[name] is not None and looks[name] == known["seen"].get(name)
-        found[name] = known["inputs"][name] if as_before else _content(place)
+        if place not in walked:
+            walked[place] = _files(place)
+        looks[name] = look = _look(walked[place])
+        as_before = look is not None and look == known["seen"].get(name)
+        found[name] = known["inputs"][name] if as_before else _content(walked[place])
     return {"inputs": found, "seen": looks}
 
 
@@ -80,7 +92,8 @@ def write_receipt(job: Job, known: dict[str, dict[str, Any]], started: float, se
     record = json.loads(job.results.read_bytes()) if job.results.exists() else {}
     if record.get("data") == "real" and not any(name.startswith("corpus ") for name in known["inputs"]):
         for name, place in _all_data().items():
-            known["inputs"][name], known["seen"][name] = _content(place), _look(place)
+            files = _files(place)
+            known["inputs"][name], known["seen"][name] = _content(files), _look(files)
     used = []
     for entry in Store().entries():
         with suppress(FileNotFoundError):  # another process has just removed it
@@ -117,9 +130,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     return receipt if whole else None
 
 
-def _changes(job: Job, receipt: dict[str, Any]) -> list[str]:
+def _changes(job: Job, receipt: dict[str, Any], walked: dict[Path, Files]) -> list[str]:
     try:
-        was, now = receipt["inputs"] | receipt["outputs"], inputs(job, receipt)["inputs"] | _outputs(job)
+        was, now = receipt["inputs"] | receipt["outputs"], inputs(job, receipt, walked)["inputs"] | _outputs(job)
         return [_change(name, was.get(name), now.get(name)) for name in was | now if was.get(name) != now.get(name)]
     except Exception as error:  # whatever has become of a file
         return [f"not comparable: {' '.join(str(error).split()) or type(error).__name__}"]
@@ -172,31 +185,32 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _files(place: Path) -> list[Path]:
+def _files(place: Path) -> Files:
     """A file, or all files of a folder in a fixed order; links are followed, but each folder is entered once."""
-    if not place.is_dir():
-        return [place]
-    files: list[Path] = []
+    files: Files = []
     entered = set()
-    for folder, folders, names in os.walk(place, followlinks=True):
+    for folder, folders, names in os.walk(place, followlinks=True) if place.is_dir() else [(str(place), [], [""])]:
         here = os.path.realpath(folder)
         folders[:] = [] if here in entered else sorted(folders)
-        files += [] if here in entered else [Path(folder, name) for name in sorted(names)]
+        for name in [] if here in entered else sorted(names):
+            path = os.path.join(folder, name) if name else folder
+            with suppress(FileNotFoundError):  # a dead link
+                status = os.stat(path)
+                if S_ISREG(status.st_mode):  # no pipe, which would never end
+                    files.append((path.removeprefix(str(place)), path, status))
         entered.add(here)
-    return [file for file in files if file.is_file()]  # no dead link, no pipe
+    return files
 
 
-def _look(place: Path) -> str | None:
-    """What the files of a place look like without reading them; None if one has changed just now."""
-    looks = [(file.relative_to(place).as_posix(), file.stat()) for file in _files(place)]
-    latest = max((status.st_ctime_ns for _, status in looks), default=0)
-    if time.time_ns() - latest < _JUST_NOW_NS:
+def _look(files: Files) -> str | None:
+    """What files look like without reading them; None if one has changed just now."""
+    if time.time_ns() - max((status.st_ctime_ns for _, _, status in files), default=0) < _JUST_NOW_NS:
         return None
-    return _digest([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in looks])
+    return _digest([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, _, s in files])
 
 
-def _content(place: Path) -> str:
-    return _digest([(file.relative_to(place).as_posix(), once(sha256_of, file)) for file in _files(place)])
+def _content(files: Files) -> str:
+    return _digest([(name, once(sha256_of, Path(path))) for name, path, _ in files])
 
 
 def _results_digest(path: Path) -> str:
