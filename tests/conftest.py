@@ -14,6 +14,17 @@ def own_cache(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread for PyTorch: small models are slower in several, and far slower on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the real corpora; skips where TSNS_DATA is not set (listed in tests/SKIPS.md)."""

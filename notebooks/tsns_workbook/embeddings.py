@@ -13,12 +13,13 @@ from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, texts_d
 from tsns_lib.fingerprints import cosine
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Store
-from tsns_workbook.finetuning.finetune import FineTuned, padded, rows_of
+from tsns_lib.validation import matrix, numbers, one_of
+from tsns_workbook.finetuning.finetune import IN_USE, FineTuned, padded, rows_of
 from tsns_workbook.report import Interval
 from tsns_workbook.statistics import PERCENTILES
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tsns_workbook.finetuning.model import TunedModel
 
@@ -61,32 +62,41 @@ def task_embedding(
     >>> task_embedding(tuned, books, components=["pooled"], progress=False)["pooled"].shape
     (384,)
     """
-    if form not in FORMS:
-        raise ValueError(f"form={form!r}: expected 'paper' or 'released'")
+    one_of("form", form, FORMS)
     texts, pairs = texts_of(source, None)
-    labels = source.frame["label"].to_numpy()
-    if len(unknown := np.setdiff1d(labels, finetuned.classes)):
-        raise ValueError(f"{source.name}: label {unknown[0]} is none of the model's, {finetuned.classes.tolist()}")
-    classes = np.searchsorted(finetuned.classes, labels).tolist()
+    known = {label: number for number, label in enumerate(finetuned.classes.tolist())}
+    labels = source.frame["label"].tolist()
+    for row, label in enumerate(labels):
+        if label not in known:
+            raise ValueError(f"{source.name}: row {row}, label {label!r:.40} is none of the model's, {[*known]}")
+    classes = [known[label] for label in labels]
     identity = {
         "finetuned": finetuned.entry.key,
         "texts": texts_digest(texts, pairs),
         "classes": classes,
         "form": form,
     }
-    entry = (store if isinstance(store, Store) else Store(store)).entry("task_embeddings", identity)
+    entry = Store(store).entry("task_embeddings", identity)
     if not entry.is_finished(1):
+        _check_components(components, _modules(finetuned.model))
         tokens = rows_of(finetuned.start, texts, pairs, finetuned.recipe.max_length)
         rows = [{**row, "labels": number} for row, number in zip(tokens, classes, strict=True)]
         computed = _fisher_of_rows(finetuned, rows, form, progress)
         entry.write(0, np.concatenate(list(computed.values())))
         entry.finish(1, sizes={name: len(vector) for name, vector in computed.items()})
     sizes: dict[str, int] = entry.facts()["sizes"]
+    _check_components(components, sizes)
     vectors = dict(zip(sizes, np.split(entry.read(), np.cumsum(list(sizes.values()))[:-1]), strict=True))
-    for name in components or ():
-        if name not in vectors:
-            raise ValueError(f"components: {name!r} is none of {', '.join(vectors):.200}")
     return vectors if components is None else {name: vectors[name] for name in components}
+
+
+def _check_components(components: Sequence[str] | None, known: Iterable[str]) -> None:
+    names = sorted(known)
+    if isinstance(components, str):
+        raise ValueError(f"components: expected a list of names, got {components!r}")
+    for name in components or ():
+        if name not in names:
+            raise ValueError(f"components: {name!r} is none of {', '.join(names):.200}")
 
 
 def _fisher_of_rows(
@@ -105,13 +115,31 @@ def _fisher_of_rows(
 def fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", *, form: str = "paper") -> dict[str, np.ndarray]:
     """Squared gradients of every component of `task_embedding`, from one backward pass for each padded batch.
 
-    The model is in evaluation mode; a batch holds class numbers under ``"labels"``.
+    The model is put in evaluation mode; a batch holds class numbers under ``"labels"``. Other threads wait: the hooks
+    would note their states too.
     """
+    with IN_USE:
+        return _fisher(model.eval().requires_grad_(True), inputs, form)
+
+
+def _modules(model: "TunedModel") -> "dict[str, nn.Module]":
+    """The module whose output every component of `task_embedding` is taken at."""
     import torch
 
     from tsns_workbook.finetuning.model import layers_of
 
-    model.requires_grad_(True)
+    modules: dict[str, nn.Module] = {"pooled": model.head.tanh}
+    for number, layer in enumerate(layers_of(model.encoder)):
+        modules[f"layer.{number}.output"] = layer
+        for name, module in layer.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                modules[f"layer.{number}.{name}.weight"] = module
+    return modules
+
+
+def _fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", form: str) -> dict[str, np.ndarray]:
+    import torch
+
     outputs: dict[str, Tensor] = {}
     entering: dict[str, Tensor] = {}
 
@@ -123,12 +151,7 @@ def fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", *, form: 
 
         return hook
 
-    handles = [model.head.tanh.register_forward_hook(keep("pooled"))]
-    for number, layer in enumerate(layers_of(model.encoder)):
-        handles.append(layer.register_forward_hook(keep(f"layer.{number}.output")))
-        for name, module in layer.named_modules():
-            if isinstance(module, torch.nn.Linear):
-                handles.append(module.register_forward_hook(keep(f"layer.{number}.{name}.weight")))
+    handles = [module.register_forward_hook(keep(name)) for name, module in _modules(model).items()]
     sums: dict[str, Tensor] = {}
     n_rows = n_batches = 0
     try:
@@ -143,6 +166,11 @@ def fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", *, form: 
     finally:
         for handle in handles:
             handle.remove()
+    if not n_batches:
+        raise ValueError("inputs: no batch")
+    for name, total in sums.items():
+        if not torch.isfinite(total).all():
+            raise ValueError(f"{name}: a squared gradient is not finite; the model's values are too large")
     count = {name: n_batches if form == "released" and name in entering else n_rows for name in sums}
     return {name: (total / count[name]).flatten().cpu().numpy() for name, total in sorted(sums.items())}
 
@@ -173,14 +201,17 @@ def curve_gradient(losses: ArrayLike) -> np.ndarray:
     >>> curve_gradient(np.linspace(3.0, 1.0, 100)).round(2)
     array([-2.02, -2.02, -2.02, -2.02, -2.02])
     """
-    curve = np.asarray(losses, dtype=float)
+    curve = numbers("losses", losses, "the loss of every step").astype(float)
     if curve.ndim != 1 or len(curve) < 20:
         raise ValueError(f"losses: need at least 20 steps, got shape {curve.shape}")
     if not np.isfinite(curve).all():
         raise ValueError(f"losses: step {np.isfinite(curve).argmin()} is not finite")
     time = (np.arange(len(curve)) + 0.5) / len(curve)
     around = [np.abs(time - position) <= 0.05 + 1e-9 for position in CURVE_POSITIONS]
-    return np.array([np.polyfit(time[steps], curve[steps], 1)[0] for steps in around])
+    slopes = np.array([np.polyfit(time[steps], curve[steps], 1)[0] for steps in around])
+    if not np.isfinite(slopes).all():
+        raise ValueError("losses: are too large for a slope")
+    return slopes
 
 
 # what is near to what
@@ -188,7 +219,22 @@ def curve_gradient(losses: ArrayLike) -> np.ndarray:
 
 def mean_cosine(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
     """The cosine of two task embeddings, averaged over their components."""
-    return float(np.mean([cosine(vector, b[component]) for component, vector in a.items()]))
+    if not a:
+        raise ValueError("embeddings: there is no component")
+    return float(np.mean([_likeness(component, vector, b) for component, vector in a.items()]))
+
+
+def _likeness(component: str, vector: np.ndarray, other: Mapping[str, np.ndarray]) -> float:
+    """Cosine of one component of two embeddings, whatever its scale."""
+    if component not in other or np.shape(other[component]) != np.shape(vector):
+        raise ValueError(f"embeddings: {component} is not in both, or of two sizes")
+    scaled = []
+    for values in (np.asarray(vector), np.asarray(other[component])):
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise ValueError(f"embeddings: {component} is no vector of finite numbers")
+        # a power of two changes no digit, and no square then overflows or vanishes
+        scaled.append(np.ldexp(values, -np.frexp(np.abs(values).max())[1]))
+    return cosine(*scaled)
 
 
 def rank_sources(target: Mapping[str, np.ndarray], sources: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
@@ -202,7 +248,7 @@ def rank_sources(target: Mapping[str, np.ndarray], sources: Mapping[str, Mapping
     """
     rankings = []
     for component, vector in target.items():
-        cosines = {name: cosine(vector, embedding[component]) for name, embedding in sources.items()}
+        cosines = {name: _likeness(component, vector, embedding) for name, embedding in sources.items()}
         rankings.append(sorted(cosines, key=lambda name: -cosines[name]))
     return reciprocal_rank_fusion(rankings)
 
@@ -245,12 +291,22 @@ def nearest_sources(names: Sequence[str], relations: Mapping[str, Relation]) -> 
     0     aa         b
     1      b        aa
     """
+    if len(set(names)) != len(names) or len(names) < 2:
+        raise ValueError(f"names: need at least two, all different, got {list(names)}")
 
-    def nearest(target: str, relation: Relation) -> str:
-        return max((name for name in names if name != target), key=lambda name: relation(name, target))
+    def nearest(target: str, title: str) -> str:
+        return max((name for name in names if name != target), key=lambda name: said(relations, title, name, target))
 
-    columns = {title: [nearest(target, relation) for target in names] for title, relation in relations.items()}
+    columns = {title: [nearest(target, title) for target in names] for title in relations}
     return pd.DataFrame({"target": list(names)} | columns)
+
+
+def said(relations: Mapping[str, Relation], title: str, source: str, target: str) -> float:
+    """What a relation says of two sources; a ValueError if that is no finite number."""
+    value = relations[title](source, target)
+    if not np.isfinite(value):
+        raise ValueError(f"{title}: is {value} for {source} and {target}")
+    return value
 
 
 def similarity_frame(names: Sequence[str], similarity: Relation) -> pd.DataFrame:
@@ -270,14 +326,17 @@ def kinship(similarity: pd.DataFrame, tasks: Mapping[str, str], *, seed: int = 0
     The interval is the estimate minus the middle 95 % of what permuted tasks give: it lies above 0 where the estimate
     exceeds 97.5 % of them.
     """
-    _, numbers = np.unique([tasks[name] for name in similarity.index], return_inverse=True)
-    first, second = np.triu_indices(len(numbers), 1)
-    within = numbers[first] == numbers[second]
+    if lacking := [name for name in similarity.index if name not in tasks]:
+        raise ValueError(f"tasks: says nothing of {lacking[0]}")
+    alike = matrix("similarity", similarity, "sources × sources")
+    _, groups = np.unique([tasks[name] for name in similarity.index], return_inverse=True)
+    first, second = np.triu_indices(len(groups), 1)
+    within = groups[first] == groups[second]
     if within.all() or not within.any():
         raise ValueError(f"tasks: need two, one of them with two sources, got {sorted(set(tasks.values()))}")
-    values = 100 * similarity.to_numpy()[first, second]
+    values = 100 * alike[first, second]
     rng = np.random.default_rng(derive_seed(seed, "kinship"))
-    permuted = rng.permuted(np.tile(numbers, (N_PERMUTATIONS, 1)), axis=1)
+    permuted = rng.permuted(np.tile(groups, (N_PERMUTATIONS, 1)), axis=1)
     together = permuted[:, first] == permuted[:, second]
     null = (together * values).sum(axis=1) / together.sum(axis=1)
     null -= (~together * values).sum(axis=1) / (~together).sum(axis=1)

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from tsns_lib import validation
 from tsns_lib.sampling import derive_seed
 from tsns_lib.transferability.variability import layer_variability
+from tsns_lib.validation import class_numbers, numbers, whole_number
 from tsns_workbook.finetuning.grids import Layers
 from tsns_workbook.plots import BLUE, INK, ORANGE, PINK, STYLE, finish
 from tsns_workbook.report import Interval, caption, claim, short_name
@@ -32,15 +34,19 @@ def agreement_of_few(X: ArrayLike, y: ArrayLike, n_layers: int, *, share: float,
     >>> agreement_of_few(X, np.arange(40) < 20, 3, share=0.25, draws=2, seed=0)
     array([ True,  True])
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share={share}: expected a number above 0 and at most 1")
-    states, labels = np.asarray(X), np.asarray(y)
+    share, draws, seed = validation.share("share", share), whole_number("draws", draws), whole_number("seed", seed, 0)
+    states = np.asarray(X)
+    labels = class_numbers(y, len(states))
+    of_all = layer_variability(states, labels, n_layers).argmin()
     n_rows = max(1, round(share * len(labels)))
     chosen = []
     for draw in range(draws):
         rows = np.random.default_rng(derive_seed(seed, "few rows", draw)).permutation(len(labels))[:n_rows]
+        if len(np.unique(labels[rows])) < 2:
+            few = f"the {n_rows} rows of draw {draw} have one class only"
+            raise ValueError(f"share={share}: {few}; take a larger share")
         chosen.append(layer_variability(states[rows], labels[rows], n_layers).argmin())
-    return np.array(chosen) == layer_variability(states, labels, n_layers).argmin()
+    return np.array(chosen) == of_all
 
 
 # claims
@@ -71,6 +77,8 @@ def variability_claims(
 
 def _mean_agreement(agreement: Mapping[str, ArrayLike], seed: int) -> Interval:
     """Percent of the draws that agree, averaged over the sources; the interval is by bootstrapped draws."""
+    if not agreement:
+        raise ValueError("agreement: there is no source")
     means, resampled = [], []
     for source, values in agreement.items():
         agrees = np.asarray(values, dtype=float)
@@ -140,7 +148,9 @@ def strongest_block(shares: ArrayLike, blocks: Layers) -> str:
     >>> strongest_block([0.1, 0.2, 0.6, 0.1], {"layers 1-2": [0, 1], "layers 2-3": [1, 2]})
     'layers 2-3'
     """
-    by_layer = np.asarray(shares)
+    by_layer = numbers("shares", shares, "a share for each layer")
+    if not np.isfinite(by_layer).all():
+        raise ValueError(f"shares: layer {np.isfinite(by_layer).argmin() + 1} is not finite")
     return max(blocks, key=lambda name: by_layer[list(blocks[name])].sum())
 
 

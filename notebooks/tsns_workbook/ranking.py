@@ -4,7 +4,6 @@ A target is one observation. An interval is the middle 95 % of 2,000 bootstrap s
 for every predictor. Sources with the same score are tied: every measure is its mean over all orders of tied sources.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,8 +21,10 @@ from tsns_lib.extraction import stored_activations
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Store
 from tsns_lib.transferability.logme import logme
-from tsns_workbook.embeddings import Relation
-from tsns_workbook.finetuning.finetune import FineTuned
+from tsns_lib.validation import numbers
+from tsns_workbook.embeddings import Relation, said
+from tsns_workbook.finetuning.finetune import FineTuned, labels_of
+from tsns_workbook.finetuning.prepared import temporary_store
 from tsns_workbook.plots import BLUE, FAINT, ORANGE, STYLE, finish
 from tsns_workbook.report import Interval, caption
 from tsns_workbook.statistics import PERCENTILES
@@ -57,7 +58,7 @@ def pair_frame(groups: Mapping[str, Sequence[str]], relations: Mapping[str, Rela
         if name in relations:
             raise ValueError(f"relations: {name!r} is the name of another column")
     pairs = [(task, a, b) for task, names in groups.items() for b in names for a in names if a != b]
-    columns = {name: [relation(source, target) for _, source, target in pairs] for name, relation in relations.items()}
+    columns = {name: [said(relations, name, source, target) for _, source, target in pairs] for name in relations}
     return pd.DataFrame(pairs, columns=keys).assign(**columns)
 
 
@@ -69,14 +70,21 @@ def profile_similarity(a: np.ndarray, b: np.ndarray) -> float:
     >>> round(profile_similarity(np.array([1.0, 10.0]), np.array([1.0, 1.0])), 4)
     -2.3026
     """
-    return -float(np.linalg.norm(np.log(a) - np.log(b)))
+    profiles = [numbers("profiles", profile, "a number for each layer") for profile in (a, b)]
+    for profile in profiles:
+        if profile.ndim != 1 or profile.shape != profiles[0].shape:
+            raise ValueError(f"profiles: need a number for each layer, got {profiles[0].shape} and {profile.shape}")
+        if not (np.isfinite(profile) & (profile > 0)).all():
+            raise ValueError(f"profiles: must be positive and finite, got {profile.tolist()}")
+    return -float(np.linalg.norm(np.log(profiles[0]) - np.log(profiles[1])))
 
 
 def source_model_logme(tuned: FineTuned, target: Any, **options: Any) -> float:
     """LogME of the last layer of a source's fine-tuned model, on labelled rows of a target; options are `extract`'s."""
+    labels = labels_of(target)
     encoder = tuned.encoder()
     last_layer = np.arange(encoder.n_neurons - encoder.hidden_size, encoder.n_neurons)
-    return logme(stored_activations(target, encoder, **options).columns(last_layer), target.frame["label"])
+    return logme(stored_activations(target, encoder, **options).columns(last_layer), labels)
 
 
 def seconds_from_empty(work: Callable[[Store], Any]) -> float:
@@ -87,9 +95,9 @@ def seconds_from_empty(work: Callable[[Store], Any]) -> float:
     >>> seconds_from_empty(lambda store: None) < 1
     True
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_store() as store:
         start = time.perf_counter()
-        work(Store(folder))
+        work(store)
         return time.perf_counter() - start
 
 
@@ -110,12 +118,17 @@ def ranking_measures(scores: ArrayLike, accuracies: ArrayLike) -> dict[str, floa
     >>> measures["best_rank"], round(measures["regret_1"], 1), measures["regret_3"], round(measures["spearman"], 4)
     (2.0, 25.0, 0.0, 0.5)
     """
-    predicted, reached = np.asarray(scores, dtype=float), np.asarray(accuracies, dtype=float)
+    predicted = numbers("scores", scores, "a number for each source").astype(float)
+    reached = numbers("accuracies", accuracies, "a number for each source").astype(float)
     if predicted.ndim != 1 or predicted.shape != reached.shape or len(predicted) < 2:
         shapes = f"{predicted.shape} and {reached.shape}"
         raise ValueError(f"scores: need one for each of at least two sources, got {shapes}")
-    if not (np.isfinite(predicted).all() and np.isfinite(reached).all()):
-        raise ValueError("scores, accuracies: a value is not finite")
+    for name, values in (("scores", predicted), ("accuracies", reached)):
+        if not np.isfinite(values).all():
+            place = np.isfinite(values).argmin()
+            raise ValueError(f"{name}: a value is not finite, {values[place]} in place {place}")
+    if reached.min() < 0 or reached.max() > 1:
+        raise ValueError(f"accuracies: must be from 0 to 1, got {reached.min()} to {reached.max()}")
     best = reached.max()
     regrets = {k: 100 * (best - _best_of_first(k, predicted, reached)) / best if best else 0.0 for k in (1, 3)}
     constant = np.ptp(predicted) == 0 or np.ptp(reached) == 0
@@ -154,6 +167,9 @@ def target_table(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Seque
     `pairs` has one row for each source and target: a column for each predictor (a high value is promising) and one for
     each outcome (an accuracy from 0 to 1).
     """
+    for name in (*predictors, *outcomes):
+        if name not in pairs:
+            raise ValueError(f"pairs: has no column {name!r}")
     rows = [
         {"outcome": outcome, "predictor": predictor, "target": target}
         | ranking_measures(sources[predictor], sources[outcome])
@@ -176,6 +192,9 @@ def predictor_table(targets: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 def ahead(targets: pd.DataFrame, outcome: str, a: str, b: str, *, seed: int = 0) -> Interval:
     """NDCG of predictor A minus that of predictor B, times 100, mean over the targets of a `target_table`."""
     wide = targets[targets["outcome"] == outcome].pivot(index="target", columns="predictor", values="ndcg")
+    for name in (a, b):
+        if name not in wide or wide[name].isna().any():
+            raise ValueError(f"targets: predictor {name!r} is not judged by {outcome!r} for every target")
     return _mean(100 * (wide[a] - wide[b]).to_numpy(), seed)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_encoders import tiny_folder
+from tiny_encoders import tiny_folder
 
 from tsns_lib.store import Store
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_encoders import tiny_folder
+from tiny_encoders import tiny_folder
 from tsns_workbook.embeddings import curve_gradient, fisher, rank_sources, reciprocal_rank_fusion, task_embedding
 from tsns_workbook.finetuning.finetune import Recipe, fine_tune, padded
 from tsns_workbook.finetuning.model import TunedModel, fresh_model
@@ -15,6 +15,7 @@ ROWS = [
     for tokens, label in (([5, 6], 0), ([7, 8, 9, 10], 1), ([11], 1), ([5, 9, 6], 0), ([12, 6, 7, 7, 8], 1))
 ]
 RECIPE = Recipe(epochs=1, max_length=20)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,9 @@ def test_a_task_is_embedded_once(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "batch"}, "form='batch': expected 'paper' or 'released'"),
+        ({"form": "batch"}, "form: must be 'paper' or 'released', got 'batch'"),
         ({"components": ["pooler"]}, r"components: 'pooler' is none of layer\.0\.attention\.output\.dense\.weight"),
+        ({"components": "pooled"}, "components: expected a list of names, got 'pooled'"),
     ],
 )
 def test_what_is_wrong_is_named(tiny, options, message):
@@ -136,7 +138,7 @@ def test_a_label_that_the_model_does_not_know_is_named(tiny):
     books = load_source("miniature:books", limit=24)
     tuned = fine_tune(books, tiny, RECIPE, seed=0, progress=False)
     books.frame.loc[3, "label"] = 5
-    with pytest.raises(ValueError, match=r"miniature:books: label 5 is none of the model's, \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"miniature:books: row 3, label 5 is none of the model's, \[0, 1\]"):
         task_embedding(tuned, books, progress=False)
 
 

@@ -3,9 +3,10 @@
 Everything that determines a trained model is its key, so a model that was trained before is read.
 """
 
-import math
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from filelock import FileLock
 
 from tsns_lib.encoders import Encoder, quiet_transformers
-from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, texts_digest, texts_of
+from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, encoded, texts_digest, texts_of
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Entry, Store, StoreError, atomic, content_hash, sha256_of
-from tsns_workbook.finetuning.prepared import identity_of, stored_encoder
+from tsns_lib.store.files import once
+from tsns_lib.validation import class_numbers, one_each, one_of, positive, whole_number
+from tsns_workbook.finetuning.prepared import as_keyed, identity_of, stored_encoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +35,10 @@ if TYPE_CHECKING:
 FINETUNING_VERSION = 1
 METHODS = ("full", "adapter", "head")
 TENSORS = "tensors.safetensors"
+# A model's hooks, gradients and mode are seen by all threads, so one at a time works with a trained model.
+IN_USE = threading.RLock()
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "max_length"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r}: expected a whole number of at least 1")
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         for name in ("learning_rate", "clip"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"{name}={value!r}: expected a positive number")
-        if self.dtype not in ("bfloat16", "float32"):
-            raise ValueError(f"dtype={self.dtype!r}: expected 'bfloat16' or 'float32'")
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        object.__setattr__(self, "dtype", one_of("dtype", self.dtype, ("bfloat16", "float32")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +106,8 @@ class FineTuned:
 
     @property
     def is_trained(self) -> bool:
-        """Whether it is in the store with its tensors."""
-        return self.entry.is_finished(1) and (self.folder / TENSORS).is_file()
+        """Whether it is in the store with its tensors, and these are as they were written."""
+        return self.entry.is_finished(1) and self._has_its_tensors()
 
     def knows(self, source: Any) -> bool:
         """Whether the predictions for these texts are in the store, tensors or not."""
@@ -115,7 +118,9 @@ class FineTuned:
         texts, pairs = texts_of(source, None)
         entry = self._predictions(texts, pairs)
         if not entry.is_finished(1):
-            entry.write(0, self._compute_logits(rows_of(self.start, texts, pairs, self.recipe.max_length)))
+            rows = rows_of(self.start, texts, pairs, self.recipe.max_length)
+            with IN_USE:
+                entry.write(0, self._compute_logits(self.model, rows))
             entry.finish(1)
         return entry.read()
 
@@ -132,18 +137,27 @@ class FineTuned:
     def _predictions(self, texts: list[str], pairs: list[str] | None) -> Entry:
         return self.store.entry("predictions", {"finetuned": self.entry.key, "texts": texts_digest(texts, pairs)})
 
-    def _compute_logits(self, rows: list[dict[str, list[int]]]) -> np.ndarray:
+    def _has_its_tensors(self) -> bool:
+        try:
+            return once(sha256_of, self.folder / TENSORS) == self.entry.facts().get("sha256")
+        except OSError:
+            return False
+
+    def _compute_logits(self, model: "TunedModel", rows: list[dict[str, Any]]) -> np.ndarray:
         import torch
 
         device = self.start.device.partition(":")[0]
         lengths = np.array([len(row["input_ids"]) for row in rows])
         values = np.empty((len(rows), self.shape["n_classes"]), np.float32)
         budget = GPU_TOKEN_BUDGET if device == "cuda" else TOKEN_BUDGET[self.recipe.dtype]
-        model = self.model  # loaded out here: a tensor made in inference mode could never have a gradient
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, self.recipe.dtype == "bfloat16"):
             for batch in batches(lengths, budget):
                 inputs = padded(self.start, [rows[row] for row in batch])
                 values[batch] = model(**inputs)["logits"].cpu().numpy()
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            reason = f"learning_rate={self.recipe.learning_rate}: the model's output for row {finite.argmin()}"
+            raise ValueError(f"{reason} is not finite; take a smaller one")
         return values
 
 
@@ -154,8 +168,8 @@ def _loaded(finetuned: FineTuned) -> "TunedModel":
     from tsns_workbook.finetuning.model import TunedModel, fresh_model
 
     path = finetuned.folder / TENSORS
-    if not path.is_file() or sha256_of(path) != finetuned.entry.facts()["sha256"]:
-        raise StoreError(f"{path}: is missing or not as it was written; delete {finetuned.folder} and run again")
+    if not finetuned.is_trained:
+        raise StoreError(f"{path}: is missing or not as it was written; call fine_tune again, which trains it again")
     with quiet_transformers():
         model = TunedModel(fresh_model(finetuned.start), **finetuned.shape, seed=0)
     model.load_state_dict(model.state_dict() | load_file(path))
@@ -164,7 +178,7 @@ def _loaded(finetuned: FineTuned) -> "TunedModel":
 
 def rows_of(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_length: int) -> list[dict[str, list[int]]]:
     """Tokens of every row, as a model takes them, without padding."""
-    tokens = encoder.tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
+    tokens = encoded(encoder, texts, pairs, max_length)
     if encoder.config.get("type_vocab_size", 0) < 2:
         tokens.pop("token_type_ids", None)
     return [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
@@ -175,6 +189,82 @@ def padded(encoder: Encoder, rows: list[dict[str, Any]]) -> "dict[str, Tensor]":
     with quiet_transformers():  # the tokenizer warns that tokenising and padding at once would be faster
         batch = encoder.tokenizer.pad(rows, return_tensors="pt")
     return dict(batch.to(encoder.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a model is trained on, and how; `planned` checks all of it before any work."""
+
+    encoder: Encoder
+    recipe: Recipe
+    texts: list[str]
+    pairs: list[str] | None
+    labels: np.ndarray
+    seed: int
+    method: str
+    head_layer: int
+    tuned_layers: list[int] | None
+    prepare: "Prepare | None"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the trained model."""
+        return {
+            "encoder": self.encoder.digest,
+            "texts": texts_digest(self.texts, self.pairs),
+            "labels": labels_digest(self.labels),
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "method": self.method,
+            "head_layer": self.head_layer,
+            "tuned_layers": self.tuned_layers,
+            "prepare": identity_of(self.prepare),
+            "finetuning_version": FINETUNING_VERSION,
+        }
+
+    def model_in(self, store: Store) -> FineTuned:
+        """The model that comes of it, trained or not."""
+        classes = np.unique(self.labels)
+        adapted: Sequence[int] = []
+        if self.method == "adapter":
+            adapted = list(range(self.head_layer + 1)) if self.tuned_layers is None else self.tuned_layers
+        shape = {"head_layer": self.head_layer, "adapted": adapted, "n_classes": len(classes)}
+        return FineTuned(store.entry("finetuned", self.identity), self.encoder, self.recipe, shape, classes, store)
+
+
+def planned(
+    source: Any,
+    encoder: Encoder,
+    recipe: Recipe,
+    *,
+    seed: int,
+    head_layer: int | None = None,
+    tuned_layers: Sequence[int] | None = None,
+    method: str = "full",
+    prepare: "Prepare | None" = None,
+    n_rows: int | None = None,
+) -> Training:
+    """Check the arguments of `fine_tune`, and say what it will train; nothing is loaded or written."""
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")
+    labels = labels_of(source)
+    seed, method = whole_number("seed", seed, least=0), one_of("method", method, METHODS)
+    top = encoder.n_layers - 1
+    head_layer = top if head_layer is None else whole_number("head_layer", head_layer, 0, top)
+    tuned = None
+    if tuned_layers is not None:
+        if method == "head":
+            raise ValueError("tuned_layers: method='head' tunes none")
+        if isinstance(tuned_layers, str) or not np.iterable(tuned_layers) or not len(tuned_layers):
+            raise ValueError(f"tuned_layers: must be layers from 0 to the head's, {head_layer}, got {tuned_layers!r}")
+        tuned = sorted({whole_number("tuned_layers", number, 0, head_layer) for number in tuned_layers})
+    if not 6 <= recipe.max_length <= encoder.max_tokens:
+        raise ValueError(f"max_length={recipe.max_length}: expected 6 to {encoder.max_tokens} for {encoder.name}")
+    identity_of(prepare)
+    sample = _sample(source, labels, n_rows, seed)
+    return Training(encoder, recipe, *sample, seed, method, head_layer, tuned, prepare)
 
 
 def fine_tune(
@@ -212,53 +302,51 @@ def fine_tune(
     >>> tuned.losses.shape, tuned.predict(books).shape
     ((2,), (16,))
     """
-    texts, pairs, labels = _sample(source, n_rows, seed)
-    head_layer = encoder.n_layers - 1 if head_layer is None else head_layer
-    tuned = None if tuned_layers is None else sorted({int(number) for number in tuned_layers})
-    _check(encoder, recipe, method, head_layer, tuned)
-    classes = np.unique(labels)
-    adapted: Sequence[int] = []
-    if method == "adapter":
-        adapted = list(range(head_layer + 1)) if tuned is None else tuned
-    identity = {
-        "encoder": encoder.digest,
-        "texts": texts_digest(texts, pairs),
-        "labels": content_hash([labels.astype("<i8").tobytes()]),
-        "recipe": asdict(recipe),
-        "seed": int(seed),
-        "method": method,
-        "head_layer": head_layer,
-        "tuned_layers": tuned,
-        "prepare": identity_of(prepare),
-        "finetuning_version": FINETUNING_VERSION,
-    }
-    store = store if isinstance(store, Store) else Store(store)
-    entry = store.entry("finetuned", identity)
-    shape = {"head_layer": head_layer, "adapted": adapted, "n_classes": len(classes)}
-    finetuned = FineTuned(entry, encoder, recipe, shape, classes, store)
+    options: dict[str, Any] = {"tuned_layers": tuned_layers, "method": method, "prepare": prepare, "n_rows": n_rows}
+    training = planned(source, encoder, recipe, seed=seed, head_layer=head_layer, **options)
+    finetuned = training.model_in(Store(store))
 
     def is_known() -> bool:
-        return finetuned.is_trained or (only_for is not None and finetuned.knows(only_for))
+        return (only_for is not None and finetuned.knows(only_for)) or finetuned.is_trained
 
     if not is_known():
-        entry.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.path / ".lock"):
+        finetuned.entry.claim()
+        with FileLock(finetuned.folder / ".lock"):
             if not is_known():
-                tokens = rows_of(encoder, texts, pairs, recipe.max_length)
-                numbers = np.searchsorted(classes, labels).tolist()
-                rows = [{**row, "labels": number} for row, number in zip(tokens, numbers, strict=True)]
-                _train(finetuned, rows, method, tuned, prepare, int(seed), progress)
-                if only_for is not None:
-                    finetuned.logits(only_for)
-                    (entry.path / TENSORS).unlink()
+                _train(finetuned, training, only_for, progress)
     return finetuned
 
 
-def _sample(source: Any, n_rows: int | None, seed: int) -> tuple[list[str], list[str] | None, np.ndarray]:
+def labels_of(source: Any) -> np.ndarray:
+    """The labels of a source: whole numbers or words, none of them missing, of two classes at least."""
+    frame = getattr(source, "frame", None)
+    if not isinstance(frame, pd.DataFrame) or "label" not in frame:
+        kind = type(source).__name__
+        raise ValueError(f"source: expected texts with labels, as load_source returns them, got {kind}")
+    try:
+        labels = one_each("label", frame["label"], len(frame), "label")
+        class_numbers(labels, len(labels))
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}") from None
+    return labels
+
+
+def labels_digest(labels: np.ndarray) -> str:
+    """sha256 of labels by their content: the same for 1, 1.0 and True, another for "1"."""
+    if labels.dtype.kind in "biuf":
+        with np.errstate(invalid="ignore"):
+            whole = labels.astype("<i8")
+        if np.array_equal(whole, labels):  # else they are beyond 64 bits
+            return content_hash([whole.tobytes()])
+    return content_hash([repr(labels.tolist()).encode()])
+
+
+def _sample(
+    source: Any, labels: np.ndarray, n_rows: int | None, seed: int
+) -> tuple[list[str], list[str] | None, np.ndarray]:
     """Texts, pairs and labels to train on, in the source's order."""
     texts, pairs = texts_of(source, None)
-    labels = source.frame["label"].to_numpy()
-    if n_rows is not None and not 1 <= n_rows <= len(texts):
+    if n_rows is not None and whole_number("n_rows", n_rows) > len(texts):
         raise ValueError(f"n_rows={n_rows}: expected 1 to {len(texts)}, the rows of {source.name}")
     order = np.random.default_rng(derive_seed(seed, "rows")).permutation(len(texts))
     drawn = np.sort(order[:n_rows])
@@ -268,60 +356,55 @@ def _sample(source: Any, n_rows: int | None, seed: int) -> tuple[list[str], list
     return [texts[row] for row in drawn], pairs and [pairs[row] for row in drawn], labels[drawn]
 
 
-def _check(encoder: Encoder, recipe: Recipe, method: str, head_layer: int, tuned: list[int] | None) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}")
-    if not 0 <= head_layer < encoder.n_layers:
-        raise ValueError(f"head_layer={head_layer}: expected 0 to {encoder.n_layers - 1} for {encoder.name}")
-    if method == "head" and tuned is not None:
-        raise ValueError("tuned_layers: method='head' tunes none")
-    if tuned is not None and (not tuned or tuned[0] < 0 or tuned[-1] > head_layer):
-        raise ValueError(f"tuned_layers={tuned}: expected layers from 0 to the head's, {head_layer}")
-    if not 6 <= recipe.max_length <= encoder.max_tokens:
-        raise ValueError(f"max_length={recipe.max_length}: expected 6 to {encoder.max_tokens} for {encoder.name}")
-
-
-def _train(
-    finetuned: FineTuned,
-    rows: list[dict[str, Any]],
-    method: str,
-    tuned: list[int] | None,
-    prepare: "Prepare | None",
-    seed: int,
-    progress: bool,
-) -> None:
-    """Train and write: tensors first, then the losses, and the manifest last."""
+def _train(finetuned: FineTuned, training: Training, only_for: Any, progress: bool) -> None:
+    """Train, and write what was asked for: tensors or predictions first, then the losses, and the manifest last."""
     import torch
     from safetensors.torch import save
 
     from tsns_workbook.finetuning.model import TunedModel, fresh_model
     from tsns_workbook.finetuning.training import train
 
-    entry, encoder = finetuned.entry, finetuned.start
-    checkpoints = entry.path / "checkpoints"
-    with quiet_transformers():
+    entry, encoder, recipe = finetuned.entry, training.encoder, training.recipe
+    path, checkpoints = entry.path / TENSORS, entry.path / "checkpoints"
+    if path.is_file():  # were it what the manifest says, there would be nothing to train
+        if entry.is_finished(1):
+            log.warning("%s: is not as it was written; the model is trained again", path)
+        path.unlink()
+    tokens = rows_of(encoder, training.texts, training.pairs, recipe.max_length)
+    numbers = np.searchsorted(finetuned.classes, training.labels).tolist()
+    rows: list[dict[str, Any]] = [{**row, "labels": number} for row, number in zip(tokens, numbers, strict=True)]
+    unseen = None if only_for is None else texts_of(only_for, None)
+    tried = tokens[: recipe.batch_size] if unseen is None else rows_of(encoder, *unseen, recipe.max_length)
+    with quiet_transformers():  # other threads wait here: PyTorch's generator, which training seeds, is theirs too
         pretrained = {f"encoder.{name}": tensor for name, tensor in fresh_model(encoder).state_dict().items()}
-        start = fresh_model(encoder) if prepare is None else prepare(fresh_model(encoder))
-        model = TunedModel(start, **finetuned.shape, seed=derive_seed(seed, "head"))
-        model.to(encoder.device).train_only(method, tuned)
-        losses, seconds = train(
-            model, rows, encoder, finetuned.recipe, seed=seed, checkpoints=checkpoints, progress=progress
-        )
-    if not np.isfinite(losses).all():
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        raise ValueError(f"learning_rate={finetuned.recipe.learning_rate}: the loss is not finite; take a smaller one")
+        start = fresh_model(encoder) if training.prepare is None else as_keyed(training.prepare)(fresh_model(encoder))
+        model = TunedModel(start, **finetuned.shape, seed=derive_seed(training.seed, "head"))
+        model.to(encoder.device).train_only(training.method, training.tuned_layers)
+        options: dict[str, Any] = {"seed": training.seed, "checkpoints": checkpoints, "progress": progress}
+        try:
+            losses, seconds = train(model, rows, encoder, recipe, **options)
+            outputs = finetuned._compute_logits(model.eval(), tried)
+        except ValueError:  # something is not finite, and from a checkpoint it would be so again
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            raise
     # What the encoder's own folder holds is not stored again.
     changed = {
         name: tensor.cpu().contiguous()
         for name, tensor in model.state_dict().items()
         if name not in pretrained or not torch.equal(pretrained[name], tensor)
     }
-    path = entry.path / TENSORS
-    try:
-        with atomic(path) as file:
-            file.write(save(changed))
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; make room or set TSNS_CACHE to another folder") from error
+    facts: dict[str, Any] = {"seconds": sum(seconds), "n_rows": len(rows), "tensors": sorted(changed)}
+    if unseen is None:
+        try:
+            with atomic(path) as file:
+                file.write(save(changed))
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}; make room or set TSNS_CACHE to another folder") from error
+        facts["sha256"] = sha256_of(path)
+    else:  # the model itself never reaches the disk, so that a kill leaves none
+        predictions = finetuned._predictions(*unseen)
+        predictions.write(0, outputs)
+        predictions.finish(1)
     entry.write(0, np.array(losses))
-    entry.finish(1, seconds=sum(seconds), n_rows=len(rows), tensors=sorted(changed), sha256=sha256_of(path))
+    entry.finish(1, **facts)
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -4,7 +4,6 @@ A grid has one row for each source, method and run, like that of `tsns_lib.trans
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,8 +21,9 @@ from tsns_lib.extraction import EXTRACTION_VERSION, stored_activations, texts_di
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.store import Store, content_hash
 from tsns_lib.transferability.reinitialization import reinitialize, scramble
-from tsns_workbook.finetuning.finetune import Recipe, fine_tune
-from tsns_workbook.finetuning.prepared import identity_of, prepared_encoder
+from tsns_lib.validation import one_of, positive, whole_number
+from tsns_workbook.finetuning.finetune import Recipe, fine_tune, labels_digest, labels_of, planned
+from tsns_workbook.finetuning.prepared import identity_of, prepared_encoder, temporary_store
 
 COLUMNS = ["source", "target", "method", "k", "run", "accuracy", "matthews", "n", "correct", "seconds"]
 KINDS = {"full": "", "adapter": ", adapters"}
@@ -58,8 +58,7 @@ def windows(n_layers: int, width: int = 3) -> dict[str, list[int]]:
     >>> windows(4)
     {'layers 1-3': [0, 1, 2], 'layers 2-4': [1, 2, 3]}
     """
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"width={width}: expected 1 to {n_layers}, the layers")
+    width = whole_number("width", width, 1, n_layers)
     starts = range(n_layers - width + 1)
     return {f"layers {first + 1}-{first + width}": list(range(first, first + width)) for first in starts}
 
@@ -95,13 +94,8 @@ def block_trials(chosen: Mapping[str, int], n_layers: int, n_tuned: int, method:
     top block {'method': 'full', 'head_layer': 5, 'tuned_layers': [4, 5]}
     all layers {'method': 'full'}
     """
-    for layer in chosen.values():
-        if not 0 <= layer < n_layers:
-            raise ValueError(f"chosen={layer}: expected 0 to {n_layers - 1}")
-    if n_tuned < 1:
-        raise ValueError(f"n_tuned={n_tuned}: expected at least 1")
-    if method not in KINDS:
-        raise ValueError(f"method={method!r}: expected one of {', '.join(KINDS)}")
+    chosen = {name: whole_number("chosen", layer, 0, n_layers - 1) for name, layer in chosen.items()}
+    n_tuned, method = whole_number("n_tuned", n_tuned), one_of("method", method, list(KINDS))
 
     def trials(source: str, seed: int) -> dict[str, dict[str, Any]]:
         size = min(n_tuned, chosen[source] + 1)
@@ -174,19 +168,20 @@ def tuning_grid(
                 source         target   k   n
     0  miniature:books  miniature:dvd  16  16
     """
-    if len(sources) != len(tests):
-        raise ValueError(f"tests: need one for each of the {len(sources)} sources, got {len(tests)}")
+    runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
     jobs = []
-    for source, target in zip(sources, tests, strict=True):
+    for source, target, truth in _tested(sources, tests):
         for run in range(runs):
             training_seed = run_seed(seed, run, source.name)
             for method, options in trials(source.name, training_seed).items():
-                jobs.append((source, target, run, method, {"seed": training_seed, "n_rows": n_rows, **options}))
+                options = {"seed": training_seed, "n_rows": n_rows, **options}
+                planned(source, encoder, recipe, **options)  # what is wrong with the last is said before the first
+                jobs.append((source, target, truth, run, method, options))
     rows, announced = [], not is_shown(progress)
-    for done, (source, target, run, method, options) in enumerate(bar(jobs, desc="trainings", show=progress), 1):
+    for done, (source, target, truth, run, method, options) in enumerate(bar(jobs, desc="trainings", show=progress), 1):
         start = time.perf_counter()
         tuned = fine_tune(source, encoder, recipe, **options, only_for=target, store=store, progress=progress)
-        predicted, truth = tuned.predict(target), target.frame["label"].to_numpy()
+        predicted = tuned.predict(target)
         seconds = time.perf_counter() - start
         # the first training that was not in the store tells what the others will cost
         if not announced and seconds >= tuned.seconds and done < len(jobs):
@@ -218,11 +213,12 @@ def probing_grid(
     >>> probing_grid([books], [dvd], load_encoder(), max_length=16, progress=False)["k"].tolist()
     [1, 2, 3, 4, 5, 6]
     """
+    C = positive("C", C)
     options: dict[str, Any] = {"max_length": max_length, "store": store, "progress": progress}
     rows = []
-    for source, target in zip(sources, tests, strict=True):
+    for source, target, truth in _tested(sources, tests):
         known, unknown = (stored_activations(texts, encoder, **options) for texts in (source, target))
-        labels, truth = source.frame["label"].to_numpy(), target.frame["label"].to_numpy()
+        labels = labels_of(source)
         for layer in range(encoder.n_layers):
             neurons = np.arange(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
             predicted = _predictions(known, labels, unknown, neurons, C)
@@ -250,8 +246,20 @@ def reinitialized_grid(
     their new states. A source has a row for ``"intact"`` and one for each block and run; `k` is the number of neurons.
     The store keeps the predictions, but neither the re-initialised encoders nor their states.
     """
-    store = store if isinstance(store, Store) else Store(store)
-    cases = [(source, target, np.asarray(selected[source.name])) for source, target in zip(sources, tests, strict=True)]
+    store, C, max_length = Store(store), positive("C", C), whole_number("max_length", max_length)
+    runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
+    blocks = {
+        name: [whole_number(f"blocks, {name}", layer, 0, encoder.n_layers - 1) for layer in layers]
+        for name, layers in blocks.items()
+    }
+    tested = _tested(sources, tests)
+    if lacking := [source.name for source in sources if source.name not in selected]:
+        raise ValueError(f"selected: has no neurons of {lacking[0]}")
+    of_name = {
+        name: [whole_number(f"selected, {name}", neuron, 0, encoder.n_neurons - 1) for neuron in np.asarray(neurons)]
+        for name, neurons in selected.items()
+    }
+    cases = [(source, target, np.array(of_name[source.name])) for source, target, _ in tested]
     prepares: dict[tuple[str, int], Any] = {(INTACT, 0): None}
     for name, layers in blocks.items():
         for run in range(runs):
@@ -261,10 +269,24 @@ def reinitialized_grid(
     for (name, run), prepare in bar(prepares.items(), desc="re-initialised", show=progress):
         options: dict[str, Any] = {"max_length": max_length, "progress": progress}
         predictions = _case_predictions(cases, encoder, prepare, C, store, **options)
-        for (source, target, neurons), predicted in zip(cases, predictions, strict=True):
-            correct = predicted == target.frame["label"].to_numpy()
+        for (source, target, truth), (_, _, neurons), predicted in zip(tested, cases, predictions, strict=True):
+            correct = predicted == truth
             rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(correct), correct))
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("matthews", "seconds")])
+
+
+def _tested(sources: Sequence[Any], tests: Sequence[Any]) -> list[tuple[Any, Any, np.ndarray]]:
+    """Every source with its test, and the test's labels in the numbers of the source."""
+    if len(sources) != len(tests):
+        raise ValueError(f"tests: need one for each of the {len(sources)} sources, got {len(tests)}")
+    of_name: dict[str, Any] = {}
+    pairs = set()
+    for source, target in zip(sources, tests, strict=True):
+        labels_of(source)
+        if of_name.setdefault(source.name, source) is not source or (source.name, target.name) in pairs:
+            raise ValueError(f"sources: two are called {source.name}")
+        pairs.add((source.name, target.name))
+    return [(source, target, source.labels_of(target)) for source, target in zip(sources, tests, strict=True)]
 
 
 def _case_predictions(
@@ -277,16 +299,15 @@ def _case_predictions(
     missing = [number for number, entry in enumerate(entries) if not entry.is_finished(1)]
     if missing:
         # A re-initialised encoder and its states are needed only once: a hundred of them would fill the store.
-        with tempfile.TemporaryDirectory() as folder:
-            altered = prepared_encoder(encoder, prepare, store=folder) if prepare else encoder
-            states_store = Store(folder) if prepare else store
+        with temporary_store() as once:
+            altered = prepared_encoder(encoder, prepare, store=once) if prepare else encoder
+            states_store = once if prepare else store
             for number in missing:
                 source, target, neurons = cases[number]
                 known, unknown = (
                     stored_activations(texts, altered, store=states_store, **options) for texts in (source, target)
                 )
-                labels = source.frame["label"].to_numpy()
-                entries[number].write(0, _predictions(known, labels, unknown, neurons, C))
+                entries[number].write(0, _predictions(known, labels_of(source), unknown, neurons, C))
                 entries[number].finish(1)
     return [entry.read() for entry in entries]
 
@@ -304,7 +325,7 @@ def _identity(
         "target": texts_digest(*texts_of(target, None)),
         "extraction_version": EXTRACTION_VERSION[encoder.dtype],
         "redrawn_version": REINITIALIZED_VERSION,
-        "labels": content_hash([source.frame["label"].to_numpy().astype("<i8").tobytes()]),
+        "labels": labels_digest(labels_of(source)),
         "neurons": content_hash([neurons.astype("<i8").tobytes()]),
     }
 

@@ -1,25 +1,33 @@
 """Encoders that a function makes from another, kept in the store as folders that load like any other's."""
 
 import functools
-import json
-import os
+import importlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from tsns_lib.encoders import TOKENIZER_EXTRAS, TOKENIZER_FILES, Encoder, load_encoder, quiet_transformers
-from tsns_lib.store import Store
+from filelock import FileLock, Timeout
+
+from tsns_lib.encoders import SEAL, TOKENIZER_EXTRAS, TOKENIZER_FILES, Encoder, load_encoder, quiet_transformers, seal
+from tsns_lib.store import Store, StoreError
+from tsns_lib.store.manifest import plain
 
 if TYPE_CHECKING:
     from torch import nn
 
     Prepare = Callable[[nn.Module], nn.Module]
 
+log = logging.getLogger(__name__)
+
 
 def prepared_encoder(
-    encoder: Encoder, prepare: "Prepare", *, store: Store | str | os.PathLike[str] | None = None
+    encoder: Encoder, prepare: "Prepare", *, store: Store | str | PathLike[str] | None = None
 ) -> Encoder:
     """The encoder with something done to its model, such as layers re-initialised or put in another order.
 
@@ -37,27 +45,82 @@ def prepared_encoder(
     """
     from tsns_workbook.finetuning.model import fresh_model
 
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
     identity = {"encoder": encoder.digest, "prepare": identity_of(prepare)}
-    store = store if isinstance(store, Store) else Store(store)
-    return stored_encoder(encoder, lambda: prepare(fresh_model(encoder)), identity, store)
+    return stored_encoder(encoder, lambda: as_keyed(prepare)(fresh_model(encoder)), identity, Store(store))
 
 
 def stored_encoder(
     encoder: Encoder, altered: "Callable[[], nn.Module]", identity: dict[str, Any], store: Store
 ) -> Encoder:
-    """The encoder with another model in it; `altered` makes the model where the store has no folder of it yet."""
-    folder = store.entry("encoders", identity).path
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with quiet_transformers(), tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            complete = Path(temporary) / "complete"
-            altered().save_pretrained(complete)  # type: ignore[operator]
+    """The encoder with another model in it; `altered` makes the model where the store has no sound folder of it.
+
+    The seal is written last. So a folder without it was left by a writer that was killed, and is filled again.
+    """
+    entry = store.entry("encoders", identity)
+
+    def kept() -> Encoder | None:
+        if not (entry.path / SEAL).is_file():
+            return None
+        return load_encoder(entry.path, device=encoder.requested_device, dtype=encoder.dtype)
+
+    with suppress(StoreError):
+        if found := kept():
+            return found
+    entry.claim()
+    with FileLock(entry.path / ".lock"):
+        try:
+            found = kept()
+        except StoreError as error:
+            found = None
+            log.warning("%s: is not as it was written (%s); this encoder is made again", entry.path, error)
+        if found is None:
+            _fill(entry.path, encoder, altered)
+            found = kept()
+    assert found is not None
+    return found
+
+
+def _fill(folder: Path, encoder: Encoder, altered: "Callable[[], nn.Module]") -> None:
+    """Write the encoder's files and seal them; whoever still reads old ones keeps them, as they are not overwritten."""
+    from safetensors import SafetensorError
+
+    with quiet_transformers():
+        model: Any = altered()
+        try:
+            for path in folder.iterdir():
+                if path.name not in ("identity.json", ".lock"):
+                    path.unlink()
+            model.save_pretrained(folder)
             for name in (*TOKENIZER_FILES, *TOKENIZER_EXTRAS):
                 if (encoder.folder / name).is_file():
-                    shutil.copy(encoder.folder / name, complete)
-            if not folder.is_dir():
-                os.replace(complete, folder)
-    return load_encoder(folder, device=encoder.requested_device, dtype=encoder.dtype)
+                    shutil.copy(encoder.folder / name, folder)
+            seal(folder)
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{folder}: {error}; make room or set TSNS_CACHE to another folder") from error
+
+
+@contextmanager
+def temporary_store() -> Iterator[Store]:
+    """A store for what is needed only once; those of processes that were killed are removed first.
+
+    A process holds the lock beside its folder as long as it lives.
+    """
+    place = Path(tempfile.gettempdir())
+    for left in place.glob("tsns_store_*.lock"):
+        with suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink()
+    folder = place / f"tsns_store_{uuid4().hex}"
+    lock = Path(f"{folder}.lock")
+    with FileLock(lock):
+        folder.mkdir(mode=0o700)
+        try:
+            yield Store(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
@@ -65,10 +128,24 @@ def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
     if prepare is None:
         return None
     function = getattr(prepare, "func", None)
-    name = f"{getattr(function, '__module__', None)}.{getattr(function, '__qualname__', '<')}"
-    if not isinstance(prepare, functools.partial) or "<" in name or name.startswith("__main__."):
+    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
+    if not isinstance(prepare, functools.partial) or module == "__main__" or _found(module, path) is not function:
         raise ValueError(f"prepare: expected functools.partial of a function of a module, got {prepare!r:.80}")
     try:
-        return json.loads(json.dumps({"function": name, "args": prepare.args, "keywords": prepare.keywords}))
-    except TypeError as error:
-        raise ValueError(f"prepare: the arguments of {name} are not plain JSON: {error}") from None
+        return plain({"function": f"{module}.{path}", "args": prepare.args, "keywords": prepare.keywords})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"prepare: the arguments of {module}.{path} are not plain JSON: {error}") from None
+
+
+def as_keyed(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with its arguments as they stand in the key, so that what is done is what the key says."""
+    named: Any = identity_of(prepare)
+    return functools.partial(prepare.func, *named["args"], **named["keywords"])  # type: ignore[attr-defined]
+
+
+def _found(module: str | None, path: str) -> Any:
+    """What a module holds under a name, as another process would find it."""
+    try:
+        return functools.reduce(getattr, path.split("."), importlib.import_module(module or ""))
+    except (ImportError, AttributeError, ValueError):
+        return None

@@ -4,15 +4,17 @@ This module imports torch, so others import it inside their functions only.
 """
 
 import json
+import logging
+import math
+import re
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -20,9 +22,13 @@ from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, Trai
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
 from tsns_lib.sampling import derive_seed
+from tsns_lib.store import StoreError, atomic, sha256_of
 
 CHECKPOINT_SECONDS = 60.0
-OPTIMIZER = "optimizer.safetensors"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "trainer_state.json"
+SEAL = "sha256.json"  # what the files of a checkpoint were when it was complete
+
+log = logging.getLogger(__name__)
 
 
 class SafeTrainer(Trainer):
@@ -44,7 +50,7 @@ class SafeTrainer(Trainer):
             for name, tensor in values.items()
         }
         save_file(moments, folder / OPTIMIZER, {"schedule": json.dumps(self.lr_scheduler.state_dict())})
-        save_file(self.model.state_dict(), folder / "model.safetensors")
+        save_file(self.model.state_dict(), folder / MODEL)
 
 
 class Course(TrainerCallback):
@@ -85,11 +91,20 @@ class Course(TrainerCallback):
         control.should_save = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log the step's time beside its loss, so that a checkpoint holds both."""
-        state.log_history[-1]["seconds"] = time.perf_counter() - self.started
+        """Stop where a value is not finite; log the step's time beside its loss, so that a checkpoint holds both."""
+        step = state.log_history[-1]
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(step.get(name, 0.0)):
+                raise _diverged(args.learning_rate, f"the {name} of step {state.global_step}")
+        step["seconds"] = time.perf_counter() - self.started
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restart the clock."""
+        """Seal the checkpoint, now complete; remove those before it and restart the clock."""
+        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seal(newest)
+        for path in _checkpoints(newest.parent):
+            if path != newest:
+                shutil.rmtree(path)
         self.saved = time.perf_counter()
 
 
@@ -106,8 +121,8 @@ def train(
     """Train in place what is not frozen, from the last checkpoint where there is one: loss and seconds of every step.
 
     A row holds its tokens, and its class number under ``"labels"``. The steps before a kill are part of the result.
-    The caller removes the folder `checkpoints` when the result is written. Training runs on the encoder's device: the
-    CPU, or else the first GPU.
+    A ValueError says where a loss or a weight is not finite. The caller removes the folder `checkpoints` when the
+    result is written, and after a ValueError. Training runs on the encoder's device: the CPU, or else the first GPU.
     """
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -124,8 +139,8 @@ def train(
         remove_unused_columns=False,
         save_strategy="no",  # Course asks for checkpoints
         save_only_model=True,
-        save_total_limit=1,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it reports the mean of the steps before, at first 0
         report_to="none",
         disable_tqdm=True,
         log_level="error",
@@ -140,16 +155,54 @@ def train(
             callbacks=[Course(seed, checkpoint, shown)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{checkpoints}: {error}; make room or set TSNS_CACHE to another folder") from error
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise _diverged(recipe.learning_rate, f"after the last step, {name}")
     steps = [line for line in trainer.state.log_history if "loss" in line]
+    assert len(steps) == trainer.state.max_steps
     return [line["loss"] for line in steps], [line["seconds"] for line in steps]
 
 
+def _diverged(learning_rate: float, what: str) -> ValueError:
+    return ValueError(f"learning_rate={learning_rate}: {what} is not finite; take a smaller one")
+
+
+def seal(checkpoint: Path) -> None:
+    """Write down what the files of a checkpoint are, as its last file."""
+    digests = {path.name: sha256_of(path) for path in checkpoint.iterdir() if path.name != SEAL}
+    with atomic(checkpoint / SEAL) as file:
+        file.write(json.dumps(digests).encode())
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints, complete or not, the newest first."""
+    found = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*")}
+    return sorted((path for path, match in found.items() if match), key=lambda path: -int(path.name[11:]))
+
+
 def _newest(folder: Path) -> Path | None:
-    """The last complete checkpoint: the file that Trainer writes last can be read."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
-        with suppress(OSError, ValueError):
-            json.loads((path / "trainer_state.json").read_text())
-            return path
+    """The last checkpoint that is complete and as it was written; what is newer and is not is removed."""
+    for path in _checkpoints(folder):
+        if (path / SEAL).is_file():
+            if _is_sound(path):
+                return path
+            log.warning("%s: is not as it was written; training goes on from before it", path)
         shutil.rmtree(path)
     return None
+
+
+def _is_sound(checkpoint: Path) -> bool:
+    """Whether the files are those that were sealed, no other lies beside them, and they are of one step."""
+    try:
+        digests = json.loads((checkpoint / SEAL).read_bytes())
+        if digests != {path.name: sha256_of(path) for path in checkpoint.iterdir() if path.name != SEAL}:
+            return False
+        state = json.loads((checkpoint / STATE).read_bytes())
+        n_losses = sum("loss" in line for line in state["log_history"])
+        return {MODEL, OPTIMIZER, STATE} == set(digests) and state["global_step"] == n_losses
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,559 @@
+"""Fine-tuning loses nothing and says what went wrong: keys, values that are not finite, damage, kills and threads."""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_encoders import tiny_folder
+from tsns_workbook import embeddings, layers, ranking
+from tsns_workbook.finetuning import grids, training
+from tsns_workbook.finetuning.finetune import TENSORS, Recipe, fine_tune, labels_digest, padded, planned
+from tsns_workbook.finetuning.model import TunedModel, fresh_model
+from tsns_workbook.finetuning.prepared import prepared_encoder, temporary_store
+
+from tsns_lib import load_encoder, load_source
+from tsns_lib.corpora.sources import Source
+from tsns_lib.encoders import SEAL
+from tsns_lib.extraction import extract, texts_of
+from tsns_lib.store import Store, StoreError
+from tsns_lib.transferability.reinitialization import reinitialize, scramble
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["bim tak", "ven quu dar", "sel", "mip lo ora bim"]
+RECIPE = Recipe(epochs=2, max_length=16, batch_size=4, learning_rate=1e-3, dtype="float32")
+QUIET = {"seed": 0, "progress": False}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def source_of(labels=(0, 1) * 8, name="own", texts=None, pairs=None):
+    texts = [f"{WORDS[row % 4]} {WORDS[row // 4 % 4]}" for row in range(len(labels))] if texts is None else texts
+    frame = pd.DataFrame({"text": texts, "text_pair": pairs, "label": labels})
+    classes = tuple(str(name) for name in sorted(set(frame["label"].dropna()), key=str))
+    return Source(name, "own", "train", frame, {"kind": "own"}, classes)
+
+
+OWN = source_of()
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return load_encoder(tiny_folder("bert", tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture
+def warned(caplog):
+    """What our own loggers have warned of."""
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.getMessage() for record in caplog.records if "cut to max_length" not in record.getMessage()]
+
+
+def flip(path, position=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(position * (len(content) - 1))] ^= 0x20
+    path.write_bytes(content)
+
+
+# keys
+
+
+def key(encoder, source=OWN, recipe=RECIPE, **options):
+    return Store("unused").entry("finetuned", planned(source, encoder, recipe, **({"seed": 0} | options)).identity).key
+
+
+def test_another_value_of_every_argument_is_another_key(encoder):
+    drawn = partial(reinitialize, layers=[1], seed=1)
+    others = {
+        "encoder": {"encoder": load_encoder(encoder.folder, random_weights=True)},
+        "text": {"source": source_of(texts=["sel", *OWN.frame["text"][1:]])},
+        "pair": {"source": source_of(pairs=["bim"] * 16)},
+        "label": {"source": source_of((1, 0) * 8)},
+        "order": {
+            "source": source_of((1, 0) * 8, texts=[text for row in range(16) for text in OWN.frame["text"][[row ^ 1]]])
+        },
+        "words": {"source": source_of(("a", "b") * 8)},
+        "epochs": {"recipe": dataclasses.replace(RECIPE, epochs=3)},
+        "learning_rate": {"recipe": dataclasses.replace(RECIPE, learning_rate=2e-3)},
+        "batch_size": {"recipe": dataclasses.replace(RECIPE, batch_size=8)},
+        "max_length": {"recipe": dataclasses.replace(RECIPE, max_length=17)},
+        "clip": {"recipe": dataclasses.replace(RECIPE, clip=2.0)},
+        "dtype": {"recipe": dataclasses.replace(RECIPE, dtype="bfloat16")},
+        "seed": {"seed": 1},
+        "method": {"method": "head"},
+        "adapter": {"method": "adapter"},
+        "head_layer": {"head_layer": 1},
+        "tuned_layers": {"tuned_layers": [1]},
+        "prepare": {"prepare": drawn},
+        "its seed": {"prepare": partial(reinitialize, layers=[1], seed=2)},
+        "its layers": {"prepare": partial(reinitialize, layers=[2], seed=1)},
+        "its function": {"prepare": partial(scramble, order=[2, 1, 0])},
+        "n_rows": {"n_rows": 9},
+    }
+    assert {field.name for field in dataclasses.fields(Recipe)} <= set(others)
+    keys = {name: key(**({"encoder": encoder} | changes)) for name, changes in others.items()}
+    assert len({key(encoder), *keys.values()}) == 1 + len(others)
+
+
+def test_the_key_of_known_input_is_what_it_was():
+    books, recipe = load_source("miniature:books", limit=16), Recipe(epochs=1, max_length=16)
+    assert labels_digest(np.array([0, 1, 1, -7])) == "f3f8d410383537c0cf55162569296b8b90f33018355c1fdf5dded96ea34e7c72"
+    assert (
+        key(load_encoder(), books, recipe, tuned_layers=[4, 5])
+        == "f3fc2e5cd28769444b113bcf755b451266fb573236c7a1bebd20ea8aae9c9d55"
+    )
+
+    dvd, neurons = load_source("miniature:dvd", limit=16), np.arange(5)
+    identity = grids._identity(load_encoder(), None, 0.01, 16, books, dvd, neurons)
+    digest = "e5d1ca9d774e5cf7adba456c1bb7c3b2a09b80ae26e60eb1a93cf29c0450633f"
+    assert Store("unused").entry("predictions", identity).key == digest
+
+
+def test_another_value_of_every_argument_is_another_key_of_re_initialised_predictions(encoder):
+    known = {"encoder": encoder, "prepare": None, "C": 0.01, "max_length": 16, "source": OWN, "target": OWN}
+    known["neurons"] = np.arange(5)
+    others = [
+        {"encoder": load_encoder(encoder.folder, random_weights=True)},
+        {"encoder": load_encoder(encoder.folder, dtype="bfloat16")},
+        {"prepare": partial(reinitialize, layers=[1], seed=1)},
+        {"C": 0.1},
+        {"max_length": 17},
+        {"source": source_of((1, 0) * 8)},
+        {"source": source_of(texts=["sel", *OWN.frame["text"][1:]])},
+        {"target": source_of(texts=["sel", *OWN.frame["text"][1:]])},
+        {"neurons": np.arange(1, 6)},
+    ]
+    keys = [Store("unused").entry("predictions", grids._identity(**(known | changes))).key for changes in [{}, *others]]
+    assert len(set(keys)) == 10
+
+
+def test_predictions_and_embeddings_belong_to_a_model_and_to_texts(encoder, whole, tmp_path):
+    options = {"store": tmp_path, "progress": False}
+    other = fine_tune(OWN, encoder, RECIPE, method="head", store=whole.store, **QUIET)
+    texts = source_of(texts=["sel", *OWN.frame["text"][1:]])
+    assert (
+        len({model._predictions(*texts_of(rows, None)).key for model in (whole, other) for rows in (OWN, texts)}) == 4
+    )
+    for model in (whole, other):
+        for rows in (OWN, texts, source_of((1, 0) * 8)):
+            for form in embeddings.FORMS:
+                embeddings.task_embedding(model, rows, form=form, **options)
+    assert len(list(tmp_path.glob("task_embeddings/*"))) == 12
+
+
+def test_equal_values_of_other_types_have_one_key(encoder):
+    drawn = {"layers": [1], "seed": 1}
+    plain = key(encoder, head_layer=1, tuned_layers=[0, 1], n_rows=8, prepare=partial(reinitialize, **drawn))
+    recipe = Recipe(
+        epochs=np.int64(2),
+        max_length=np.int32(16),
+        batch_size=np.uint8(4),
+        learning_rate=np.float64(1e-3),
+        clip=1,
+        dtype=np.str_("float32"),
+    )
+    options = {"tuned_layers": np.array([1, 0]), "n_rows": np.int64(8), "seed": np.int64(0)}
+    prepare = partial(reinitialize, layers=[np.int64(1)], seed=np.int64(1))
+    assert (
+        key(encoder, source_of(np.array((0.0, 1.0) * 8)), recipe, head_layer=np.int64(1), prepare=prepare, **options)
+        == plain
+    )
+    assert Recipe(learning_rate=np.float32(0.5)) == Recipe(learning_rate=0.5)
+
+
+def test_what_is_prepared_is_what_the_key_says(encoder, tmp_path):
+    a = prepared_encoder(encoder, partial(reinitialize, layers=[1], seed=1), store=tmp_path / "a")
+    b = prepared_encoder(encoder, partial(reinitialize, layers=(np.int64(1),), seed=np.int64(1)), store=tmp_path / "b")
+    assert (a.digest, a.folder.name) == (b.digest, b.folder.name)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ((0.2, 0.7) * 8, "own: y: row 0 is 0.2; labels are classes, not quantities"),
+        ((0, None) * 8, "own: label: the label of row 1 is missing"),
+        ((0.0, np.nan) * 8, "own: label: the label of row 1 is missing"),
+        (pd.array([0, pd.NA] * 8, dtype="Int64"), "own: label: the label of row 1 is missing"),
+        ((0, "a") * 8, "own: label: mixes labels that cannot be compared"),
+        ((1, 1) * 8, "own: y: has one class only"),
+    ],
+)
+def test_what_is_no_label_trains_nothing(encoder, tmp_path, labels, message):
+    with pytest.raises(ValueError, match=message):
+        fine_tune(source_of(labels), encoder, RECIPE, store=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match=message):
+        grids.probing_grid([source_of(labels)], [OWN], encoder, max_length=16, store=tmp_path, progress=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_labels_are_known_by_their_content():
+    whole = labels_digest(np.array([0, 1]))
+    assert whole == labels_digest(np.array([0.0, 1.0])) == labels_digest(np.array([False, True]))
+    others = [["0", "1"], ["a", "b"], ["b", "a"], ["a", "', 'b"], [1e19, 2e19], [2e19, 1e19], [2**63, 2**63 + 1]]
+    assert len({whole, *(labels_digest(np.array(labels)) for labels in others)}) == 8
+
+
+def test_sources_of_one_name_are_told_apart_or_refused(encoder):
+    sources = [source_of(name="same"), source_of((1, 0) * 8, name="same")]
+    tests = [source_of(name="one"), source_of(name="two")]
+    for grid in (partial(grids.probing_grid, max_length=16), partial(grids.reinitialized_grid, selected={}, blocks={})):
+        with pytest.raises(ValueError, match="sources: two are called same"):
+            grid(sources, tests, encoder)
+    with pytest.raises(ValueError, match="sources: two are called same"):
+        grids.tuning_grid(sources, tests, encoder, RECIPE, lambda source, seed: {"all": {}})
+
+
+def test_a_grid_names_what_is_wrong_with_its_last_training_before_the_first(encoder, tmp_path):
+    def trials(source, seed):
+        return {"right": {"method": "head"}, "wrong": {"head_layer": 3}}
+
+    with pytest.raises(ValueError, match="head_layer: must be at most 2, got 3"):
+        grids.tuning_grid([OWN], [source_of(name="test")], encoder, RECIPE, trials, store=tmp_path, progress=False)
+    blocks, selected = {"right": [0], "wrong": [3]}, {"own": [1, 2]}
+    with pytest.raises(ValueError, match="blocks, wrong: must be at most 2, got 3"):
+        grids.reinitialized_grid([OWN], [source_of(name="test")], encoder, selected, blocks, store=tmp_path)
+    with pytest.raises(ValueError, match=r"selected, own: must be a whole number, got .*0\.5"):
+        grids.reinitialized_grid([OWN], [source_of(name="test")], encoder, {"own": [0.5]}, {}, store=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+# what is not finite
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(epochs=4, max_length=16, learning_rate=1e30), "the (loss|grad_norm) of step [1-9]"),
+        (
+            Recipe(epochs=1, max_length=16, batch_size=16, learning_rate=1e39, dtype="float32"),
+            "after the last step, encoder",
+        ),
+    ],
+)
+def test_what_is_not_finite_is_not_kept(encoder, tmp_path, monkeypatch, recipe, message):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    for only_for in (None, OWN):
+        with pytest.raises(ValueError, match=f"learning_rate=.*: {message}.* is not finite; take a smaller one"):
+            fine_tune(OWN, encoder, recipe, store=tmp_path, only_for=only_for, **QUIET)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock", "identity.json"}
+
+
+def test_outputs_that_are_not_finite_are_not_kept(encoder, tmp_path):
+    tuned = fine_tune(OWN, encoder, RECIPE, method="head", store=tmp_path, **QUIET)
+    with torch.no_grad():
+        tuned.model.head.linear.bias[1] = torch.inf
+    with pytest.raises(ValueError, match="the model's output for row 0 is not finite"):
+        tuned.logits(["bim"])
+    with pytest.raises(ValueError, match="query.weight: a squared gradient is not finite"):
+        embeddings.task_embedding(tuned, OWN, store=tmp_path, progress=False)
+    assert not list(tmp_path.glob("predictions/*/*.npy")) and not list(tmp_path.glob("task_embeddings/*/*.npy"))
+
+
+NAN, ONES = {"a": np.array([1.0, np.nan])}, {"a": np.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: embeddings.mean_cosine(NAN, ONES), "embeddings: a is no vector of finite numbers"),
+        (lambda: embeddings.mean_cosine(ONES, {"a": np.array([1.0, np.inf])}), "embeddings: a is no vector of finite"),
+        (lambda: embeddings.mean_cosine(ONES, {"b": np.ones(2)}), "embeddings: a is not in both"),
+        (lambda: embeddings.mean_cosine(ONES, {"a": np.ones(3)}), "embeddings: a is not in both, or of two sizes"),
+        (lambda: embeddings.mean_cosine({}, ONES), "embeddings: there is no component"),
+        (lambda: embeddings.rank_sources(ONES, {"s": NAN}), "embeddings: a is no vector of finite numbers"),
+        (lambda: embeddings.curve_gradient(["1"] * 30), "losses: must be the loss of every step"),
+        (lambda: embeddings.curve_gradient([1e308, -1e308] * 40), "losses: are too large for a slope"),
+        (lambda: embeddings.nearest_sources("ab", {"r": lambda a, b: np.nan}), "r: is nan for b and a"),
+        (lambda: embeddings.nearest_sources("a", {}), r"names: need at least two, all different, got \['a'\]"),
+        (lambda: ranking.pair_frame({"t": "ab"}, {"r": lambda a, b: -np.inf}), "r: is -inf for b and a"),
+        (lambda: ranking.profile_similarity([1.0, 0.0], [1.0, 2.0]), r"profiles: must be positive and finite"),
+        (lambda: ranking.profile_similarity([1.0], [1.0, 2.0]), r"profiles: need a number for each layer"),
+        (lambda: ranking.ranking_measures([1, 2], [50, 60]), "accuracies: must be from 0 to 1, got 50.0 to 60.0"),
+        (lambda: ranking.ranking_measures(["1", "2"], [0.5, 0.6]), "scores: must be a number for each source"),
+        (lambda: layers.strongest_block([0.5, np.nan], {}), "shares: layer 2 is not finite"),
+        (lambda: layers.agreement_of_few(np.eye(9), [0] + [1] * 8, 3, share=0.2, draws=50, seed=0), "have one class"),
+        (lambda: layers.agreement_of_few(np.eye(4), [0, None] * 2, 2, share=1, draws=1, seed=0), "row 1 is missing"),
+        (lambda: layers.agreement_of_few(np.eye(4), [0, 1] * 2, 2, share=1, draws=0.5, seed=0), "draws: must be a"),
+    ],
+)  # fmt: skip
+def test_no_score_is_made_of_what_is_none(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_a_cosine_does_not_depend_on_the_scale(scale):
+    a, b = np.array([3.0, 4.0], np.float32), np.array([4.0, 3.0], np.float32)
+    tiny = {"a": (a * np.float32(scale)).astype(np.float32)}
+    assert embeddings.mean_cosine(tiny, {"a": b}) == pytest.approx(0.96)
+    assert embeddings.mean_cosine({"a": a}, {"a": b}) == pytest.approx(0.96)
+
+
+# damage
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def cut_short(encoder, tmp_path, monkeypatch):
+    """A training that stopped after five of its eight steps; returns its last checkpoint and the one before."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    begin, old = training.Course.on_step_begin, tmp_path / "old"
+
+    def stopping(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            (last,) = Path(args.output_dir).iterdir()
+            shutil.copytree(last, old)
+        if state.global_step == 5:
+            raise Stop
+        begin(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as stopped, pytest.raises(Stop):
+        stopped.setattr(training.Course, "on_step_begin", stopping)
+        fine_tune(OWN, encoder, RECIPE, store=tmp_path / "cut", **QUIET)
+    (last,) = tmp_path.glob("cut/finetuned/*/checkpoints/checkpoint-5")
+    shutil.move(old, last.with_name("checkpoint-4"))
+    for checkpoint in (last, last.with_name("checkpoint-4")):  # shows which of them is read
+        state = checkpoint / training.STATE
+        content = json.loads(state.read_text())
+        content["log_history"][0]["loss"] = float(checkpoint.name[-1])
+        state.write_text(json.dumps(content))
+        training.seal(checkpoint)
+    return last
+
+
+@pytest.fixture(scope="module")
+def whole(encoder, tmp_path_factory):
+    return fine_tune(OWN, encoder, RECIPE, store=tmp_path_factory.mktemp("whole"), **QUIET)
+
+
+def resumed(encoder, last, whole):
+    """Go on, and return the number of the checkpoint that was read (0 for none)."""
+    tuned = fine_tune(OWN, encoder, RECIPE, store=last.parents[3], **QUIET)
+    assert np.array_equal(tuned.losses[1:], whole.losses[1:])
+    assert tuned.entry.facts()["sha256"] == whole.entry.facts()["sha256"]
+    assert not last.parent.exists()
+    return int(tuned.losses[0]) if tuned.losses[0] >= 4 else 0
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def test_a_checkpoint_is_read(encoder, cut_short, whole, warned):
+    assert resumed(encoder, cut_short, whole) == 5
+    assert warned() == []
+
+
+@pytest.mark.parametrize("harm", [flip, cut, os.unlink])
+@pytest.mark.parametrize("name", [training.MODEL, training.OPTIMIZER, training.STATE, training.SEAL])
+def test_a_damaged_checkpoint_is_not_read_and_the_one_before_is(encoder, cut_short, whole, warned, name, harm):
+    harm(cut_short / name)
+    assert resumed(encoder, cut_short, whole) == 4
+    unsealed = harm is os.unlink and name == training.SEAL  # as a kill leaves it
+    assert [f"{cut_short}: is not as it was written" in line for line in warned()] == ([] if unsealed else [True])
+
+
+def test_without_a_sound_checkpoint_training_starts_over(encoder, cut_short, whole):
+    flip(cut_short / training.MODEL)
+    shutil.rmtree(cut_short.with_name("checkpoint-4"))
+    assert resumed(encoder, cut_short, whole) == 0
+
+
+def test_a_pickle_beside_a_checkpoint_is_not_read(encoder, cut_short, whole, tmp_path):
+    evil = f"cos\nsystem\n(S'touch {tmp_path / 'unpickled'}'\ntR."
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "pytorch_model.bin", "training_args.bin"):
+        (cut_short / name).write_text(evil)
+    assert resumed(encoder, cut_short, whole) == 4
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_a_damaged_model_is_trained_again(encoder, tmp_path, whole, warned):
+    store = shutil.copytree(whole.store.root, tmp_path / "copy")
+    tuned = fine_tune(OWN, encoder, RECIPE, store=store, **QUIET)
+    flip(tuned.folder / TENSORS)
+    with pytest.raises(StoreError, match=f"{TENSORS}: is missing or not as it was written; call fine_tune again"):
+        _ = tuned.model
+    again = fine_tune(OWN, encoder, RECIPE, store=store, **QUIET)
+    assert warned() == [f"{tuned.folder / TENSORS}: is not as it was written; the model is trained again"]
+    assert np.array_equal(again.logits(OWN), whole.logits(OWN))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", SEAL])
+def test_a_damaged_encoder_is_made_again(encoder, tmp_path, warned, name):
+    def states():
+        prepared = prepared_encoder(encoder, partial(reinitialize, layers=[1], seed=1), store=tmp_path / "encoders")
+        return extract(WORDS, prepared, max_length=16, store=tmp_path / "states", progress=False), prepared.digest
+
+    (first, digest) = states()
+    (path,) = tmp_path.glob(f"encoders/encoders/*/{name}")
+    flip(path)
+    shutil.rmtree(tmp_path / "states")
+    (again, same) = states()
+    assert digest == same and np.array_equal(first, again)
+    assert len(warned()) == 1 and f"{path.parent}: is not as it was written" in warned()[0]
+
+
+# kills, and two at once
+
+
+def run(code, *arguments, **options):
+    script = "import os, signal, sys\nfrom functools import partial\n" + code
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, **options)
+
+
+HALF_AN_ENCODER = """
+from tsns_lib import encoders, load_encoder
+from tsns_lib.transferability.reinitialization import reinitialize
+from tsns_workbook.finetuning import prepared
+prepared.seal = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+prepared.prepared_encoder(load_encoder(sys.argv[1]), partial(reinitialize, layers=[1], seed=1), store=sys.argv[2])
+"""
+
+
+def test_an_encoder_that_a_kill_left_is_filled_again(encoder, tmp_path, warned):
+    assert run(HALF_AN_ENCODER, encoder.folder, tmp_path / "killed").wait() == -signal.SIGKILL
+    (left,) = tmp_path.glob("killed/encoders/*")
+    (left / "model.safetensors").write_bytes(b"half")
+    (left / "more.safetensors").write_bytes(b"half")
+    prepared, whole = (
+        prepared_encoder(encoder, partial(reinitialize, layers=[1], seed=1), store=tmp_path / name)
+        for name in ("killed", "whole")
+    )
+    assert prepared.digest == whole.digest and warned() == []
+    assert sorted(path.name for path in prepared.folder.iterdir()) == sorted(
+        path.name for path in whole.folder.iterdir()
+    )
+
+
+ONLY_PREDICTIONS = """
+from tsns_lib import load_encoder, load_source
+from tsns_lib.store import Entry
+from tsns_workbook.finetuning.finetune import Recipe, fine_tune
+finish = Entry.finish
+def killed(self, *shards, **facts):
+    if self.kind == "predictions":
+        os.kill(os.getpid(), signal.SIGKILL)
+    finish(self, *shards, **facts)
+Entry.finish = killed
+books = load_source("miniature:books", limit=16)
+fine_tune(books, load_encoder(sys.argv[1]), Recipe(epochs=1, max_length=16), seed=0, only_for=books, store=sys.argv[2],
+          progress=False)
+"""
+
+
+def test_a_kill_leaves_no_model_that_was_not_to_be_kept(encoder, tmp_path):
+    assert run(ONLY_PREDICTIONS, encoder.folder, tmp_path).wait() == -signal.SIGKILL
+    assert not list(tmp_path.rglob(TENSORS))
+    books = load_source("miniature:books", limit=16)
+    for _ in range(2):
+        tuned = fine_tune(books, encoder, Recipe(epochs=1, max_length=16), only_for=books, store=tmp_path, **QUIET)
+        assert tuned.knows(books) and not tuned.is_trained
+    assert {path.name for path in tuned.folder.iterdir()} == {".lock", "00000.npy", "identity.json", "manifest.json"}
+
+
+HOLDS_LOCKS = """
+from filelock import FileLock
+from tsns_workbook.finetuning.prepared import temporary_store
+with FileLock(sys.argv[1]), temporary_store() as store:
+    (store.root / "large").write_bytes(bytes(1000))
+    print(store.root, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_locks_and_folders_of_a_dead_process_do_not_stay(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    store = Store(tmp_path / "store")
+    entry = planned(OWN, encoder, RECIPE, seed=0, method="head").model_in(store).entry
+    entry.claim()
+    process = run(HOLDS_LOCKS, entry.path / ".lock", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    left = Path(process.stdout.readline().strip())
+    with temporary_store() as own:
+        assert left.is_dir() and own.root.is_dir()  # both live
+    assert not own.root.exists()
+    process.kill()
+    process.communicate()
+    assert (left / "large").is_file() and (entry.path / ".lock").is_file()
+    start = time.perf_counter()
+    assert fine_tune(OWN, encoder, RECIPE, method="head", store=store, **QUIET).is_trained
+    assert time.perf_counter() - start < 60
+    with temporary_store():
+        assert not left.exists()
+    assert not list(tmp_path.glob("tsns_store_*"))
+
+
+def test_two_at_once_make_one_encoder_and_one_model(encoder, tmp_path):
+    def work(_):
+        prepared = prepared_encoder(encoder, partial(scramble, order=[2, 1, 0]), store=tmp_path)
+        return prepared.digest, fine_tune(OWN, encoder, RECIPE, method="head", store=tmp_path, **QUIET).logits(OWN)
+
+    with ThreadPoolExecutor(3) as pool:
+        (first, logits), *others = pool.map(work, range(3))
+    assert all(digest == first and np.array_equal(logits, values) for digest, values in others)
+    assert len(list(tmp_path.glob("encoders/*"))) == len(list(tmp_path.glob("finetuned/*"))) == 1
+
+
+# threads
+
+
+def test_threads_train_as_if_alone(encoder, tmp_path):
+    """Dropout is drawn from a generator that all threads share."""
+    alone = [fine_tune(OWN, encoder, RECIPE, seed=n, store=tmp_path / "alone", progress=False).losses for n in range(3)]
+
+    def losses(seed):
+        return fine_tune(OWN, encoder, RECIPE, seed=seed, store=tmp_path / "together", progress=False).losses
+
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(losses, range(3)))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_threads_share_a_model_without_mixing_gradients(encoder):
+    model = TunedModel(fresh_model(encoder), head_layer=2, n_classes=2, adapted=[], seed=0).eval()
+    rows = [
+        {"input_ids": [2, *tokens, 3], "labels": label} for tokens, label in (([5, 6], 0), ([7, 8, 9], 1), ([11], 1))
+    ]
+
+    def information(row):
+        return embeddings.fisher(model, [padded(encoder, [row])] * 20)
+
+    alone = [information(row) for row in rows]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(information, rows))
+    for a, b in zip(alone, together, strict=True):
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_predicting_beside_fisher_information_changes_neither(encoder, whole, tmp_path):
+    tuned = fine_tune(OWN, encoder, RECIPE, store=whole.store, **QUIET)
+    texts = [f"{WORDS[n % 4]} bim {' '.join(['tak'] * n)}" for n in range(10)]
+
+    def embedding(folder):
+        return np.concatenate([*embeddings.task_embedding(tuned, OWN, store=folder, progress=False).values()])
+
+    def logits(model):
+        return np.concatenate([model.logits([text]) for text in texts])
+
+    expected = embedding(tmp_path / "alone"), logits(dataclasses.replace(tuned, store=Store(tmp_path / "one")))
+    with ThreadPoolExecutor(2) as pool:
+        found = [
+            pool.submit(embedding, tmp_path / "beside"),
+            pool.submit(logits, dataclasses.replace(tuned, store=Store(tmp_path / "two"))),
+        ]
+        assert all(np.array_equal(a, b.result()) for a, b in zip(expected, found, strict=True))
