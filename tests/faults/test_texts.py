@@ -88,7 +88,7 @@ def test_a_source_with_a_null_text_names_itself_and_the_row(missing, column, tmp
 
 def test_a_source_without_its_columns():
     source = load_source("miniature:mrpc", limit=4)
-    source.frame.drop(columns="text_pair", inplace=True)
+    del source.frame["text_pair"]
     with pytest.raises(ValueError, match="source 'miniature:mrpc', frame: no column 'text_pair'"):
         texts_of(source, None)
 
