@@ -308,16 +308,17 @@ class MultiTSNS(TSNSSelector):
             check_scheduler(self.scheduler)
             if max(float(activations.max()), -float(activations.min())) > LARGEST:
                 raise ValueError(f"X: holds values beyond {LARGEST:g}, with which no classifier can be fitted")
-            for s1, _ in self.pairs_:
-                self._check_learner(s1, labels[np.isin(source_of_row, s1)], run)
+            seeds = [derive_seed(run, "+".join(map(str, s1))) for s1, _ in self.pairs_]
+            for (s1, _), seed in zip(self.pairs_, seeds, strict=True):  # before the first learner is taught
+                self._check_learner(s1, labels[np.isin(source_of_row, s1)], seed)
             qs, searches = [], []
-            for s1, s2 in self.pairs_:
+            for (s1, s2), seed in zip(self.pairs_, seeds, strict=True):
                 taught = np.isin(source_of_row, s1)
                 train = activations[taught], labels[taught]
-                qs.append(self._importance(*train, _learner_seed(run, s1)))
+                qs.append(self._importance(*train, seed))
                 candidates = np.flatnonzero(np.isin(source_of_row, s2))
-                seed = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
-                judges = candidates[resample_rows(len(candidates), gamma, seed)]
+                of_judges = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
+                judges = candidates[resample_rows(len(candidates), gamma, of_judges)]
                 held_out = activations[judges], labels[judges]
                 searches.append(search_alpha(qs[-1], train, held_out, k, alphas=alphas, C=C))
         self.alphas_ = np.array([search.alpha for search in searches])
@@ -329,18 +330,13 @@ class MultiTSNS(TSNSSelector):
         self.n_resamples_ = selection.n_resamples
         return self
 
-    def _check_learner(self, s1: tuple, labels: np.ndarray, run: int) -> None:
-        """Say what the learner of these sources cannot be taught by, before any learner is."""
-        forest = self._forest(_learner_seed(run, s1))
+    def _check_learner(self, s1: tuple, labels: np.ndarray, seed: int) -> None:
+        forest = self._forest(seed)
         try:
             check_resamples(class_numbers(labels, len(labels)), forest)
         except ValueError as error:
             argument, _, said = str(error).partition(": ")
             raise ValueError(f"{argument}: of the sources {', '.join(map(str, s1))} together: {said}") from None
-
-
-def _learner_seed(run: int, s1: tuple) -> int:
-    return derive_seed(run, "+".join(map(str, s1)))
 
 
 def _sources(groups: ArrayLike | None, n_rows: int) -> np.ndarray:
@@ -350,8 +346,6 @@ def _sources(groups: ArrayLike | None, n_rows: int) -> np.ndarray:
     sources = one_each("groups", groups, n_rows, "source", verb="name a")
     if sources.dtype.kind == "f":
         raise ValueError(f"groups: must be names or whole numbers, got {sources.dtype}")
-    if len(set(sources.tolist())) > MOST_SOURCES:
-        raise ValueError(
-            f"groups: names {len(set(sources.tolist())):,} sources; at most {MOST_SOURCES:,} can be paired"
-        )
+    if (found := len(np.unique(sources))) > MOST_SOURCES:
+        raise ValueError(f"groups: names {found:,} sources; at most {MOST_SOURCES:,} can be paired")
     return sources
