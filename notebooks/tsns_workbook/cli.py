@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import json
 import multiprocessing
 import os
 import re
@@ -11,10 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
+from tsns_lib.encoders import SEAL
 from tsns_lib.executors import is_cluster, n_workers
-from tsns_lib.store import Store, StoreError
+from tsns_lib.store import Entry, Store, StoreError, sha256_of
 from tsns_workbook.project import Job, Outcome, ProjectError, parse_overrides, plan, project_root
 
 
@@ -152,7 +155,10 @@ def _cache(arguments: argparse.Namespace) -> int:
 def _verify(store: Store) -> int:
     started = time.perf_counter()
     entries = store.entries()
-    faults = [fault for entry in entries for fault in entry.verify()]
+    faults = []
+    for entry in entries:
+        with suppress(FileNotFoundError):  # another process has just removed it
+            faults += _faults(entry)
     for fault in faults:
         print(fault)
     n_bytes = sum(entry.size() for entry in entries)
@@ -160,6 +166,26 @@ def _verify(store: Store) -> int:
     damaged = f"{len(faults)} damaged; they are computed again when they are needed" if faults else "nothing is damaged"
     print(f"read {len(entries)} entries, {_megabytes(n_bytes)} MB, in {seconds:.1f} s: {damaged}")
     return int(bool(faults))
+
+
+def _faults(entry: Entry) -> list[str]:
+    """What is damaged of an entry: its shards, and the files of an encoder, a checkpoint or a tuned model."""
+    faults = entry.verify()
+    promised: dict[Path, str] = {}
+    for seal in entry.path.rglob(SEAL):
+        try:
+            promised |= {seal.parent / name: digest for name, digest in json.loads(seal.read_bytes()).items()}
+        except (ValueError, AttributeError):
+            faults.append(f"{seal}: is no list of checksums")
+    with suppress(StoreError):  # an entry without a manifest
+        tensors = entry.facts().get("sha256")  # of a tuned model, which may be left out
+        promised |= {path: tensors for path in entry.path.glob("*.safetensors") if tensors}
+    for path, digest in promised.items():
+        if not path.is_file():
+            faults.append(f"{path}: is missing")
+        elif sha256_of(path) != digest:
+            faults.append(f"{path}: is not as it was written")
+    return faults
 
 
 def _prune(store: Store, keep: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tsns_workbook.cli import main
 from tsns_workbook.receipts import write_json
 
-from tsns_lib.store import Store
+from tsns_lib.store import Store, sha256_of
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,30 @@ def test_the_cache_is_verified(store, capsys):
     assert main(["cache", "--verify"]) == 1
     out = capsys.readouterr().out
     assert str(shard) in out and "1 damaged" in out
+
+
+def test_files_beside_the_shards_are_verified_too(store, capsys):
+    encoder, tuned = store.entry("encoders", {"name": "e"}), store.entry("models", {"name": "m"})
+    for folder in (encoder.path, tuned.path / "checkpoint-1"):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        write_json(folder / "sha256.json", {"model.safetensors": sha256_of(folder / "model.safetensors")})
+    encoder.claim()
+    (tuned.path / "model.safetensors").write_bytes(b"tuned")
+    tuned.write(0, [1.0])
+    tuned.finish(1, sha256=sha256_of(tuned.path / "model.safetensors"))
+    assert main(["cache", "--verify"]) == 0
+    for path in (encoder.path, tuned.path / "checkpoint-1", tuned.path):
+        (path / "model.safetensors").write_bytes(b"weighty")
+    capsys.readouterr()
+    assert main(["cache", "--verify"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("model.safetensors: is not as it was written") == 3
+    (encoder.path / "model.safetensors").unlink()
+    (tuned.path / "checkpoint-1/sha256.json").write_text("[1")
+    assert main(["cache", "--verify"]) == 1
+    out = capsys.readouterr().out
+    assert "model.safetensors: is missing" in out and "sha256.json: is no list of checksums" in out
 
 
 def test_the_cache_is_pruned_of_what_is_old_and_not_needed(project, store, capsys):
