@@ -1,8 +1,8 @@
 """Encoders that a function makes from another, kept in the store as folders that load like any other's."""
 
 import functools
-import importlib
 import logging
+import pkgutil
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -146,6 +146,6 @@ def as_keyed(prepare: Callable[..., Any]) -> Callable[..., Any]:
 def _found(module: str | None, path: str) -> Any:
     """What a module holds under a name, as another process would find it."""
     try:
-        return functools.reduce(getattr, path.split("."), importlib.import_module(module or ""))
+        return pkgutil.resolve_name(f"{module}:{path}")
     except (ImportError, AttributeError, ValueError):
         return None
