@@ -417,8 +417,7 @@ def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tu
 
 def check_values(activations: np.ndarray, engine: str) -> None:
     """Raise a ValueError unless all are finite, which scikit-learn's forest needs them to be in single precision."""
-    for row in range(len(activations)):
-        values = activations[row]
+    for row, values in enumerate(activations):
         good = np.isfinite(values)
         if engine == "sklearn":
             good &= np.abs(values) <= np.finfo(np.float32).max

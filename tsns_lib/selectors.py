@@ -45,9 +45,8 @@ class TSNSSelector(SelectorMixin, BaseEstimator):
 
     def _importance(self, X: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
         """Q on as many resamples as the choice of K neurons needs."""
-        forest = self._forest(seed)
         compute = {"n_jobs": self.n_jobs, "store": self.store, "scheduler": self.scheduler, "progress": self.verbose}
-        return Resamples(X, y, forest, **compute).enough_for([self.n_neurons])[int(self.n_neurons)]
+        return Resamples(X, y, self._forest(seed), **compute).enough_for([self.n_neurons])[int(self.n_neurons)]
 
     def _keep(self, selection: Selection) -> None:
         """The attributes that both selectors have after `fit`."""

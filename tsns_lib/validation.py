@@ -70,10 +70,7 @@ def numbers(name: str, values: ArrayLike, what: str) -> np.ndarray:
         for value in array.flat:
             if not isinstance(value, Real):
                 raise ValueError(f"{name}: must be {what}, and {shown(value, 40)} is no number")
-        try:
-            array = array.astype(float)
-        except OverflowError:
-            raise ValueError(f"{name}: must be {what}, and a number is too large") from None
+        array = _array(name, array, f"be {what}", dtype=float)  # says no to a number that is too large
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name}: must be {what}, got {array.dtype} of shape {array.shape}")
     return array
