@@ -276,7 +276,7 @@ def draw_controls(
             look: dict[str, Any] = {"fmt": marker, "color": color, "capsize": 2, "label": label(method, 0)}
             scores.errorbar(rows["accuracy"], at, xerr=spread, **look)
         scores.set_yticks(range(len(controls)), controls)
-        scores.invert_yaxis()
+        scores.set_ylim(len(controls), -0.5)
         scores.axvline(chance, color=FAINT, linestyle=":", label="majority class")
         scores.set(xlabel="accuracy on the target (%)", title="Transfer before and after")
         sns.lineplot(shares.T, palette=COLORS, dashes=False, markers=True, ax=layers)
@@ -287,13 +287,13 @@ def draw_controls(
         sns.heatmap(pd.DataFrame(copies, range(1, PLANTED + 1)).T, ax=counted, linewidths=1, **look)
         counted.tick_params(length=0, labelrotation=0)
         counted.set(xlabel=f"planted neuron, each there {COPIES} times", title=f"Copies among the {PLANTED} chosen")
-        middle = {"estimator": "median", "errorbar": ("pi", 100), "label": "median and range of the runs"}
+        middle = {"estimator": "median", "errorbar": ("pi", 100), "label": "median and range"}
         sns.lineplot(ranks, x="strength", y="rank", marker="o", color=BLUE, ax=planted, **middle)
         planted.axhline(k, color=INK, linestyle=":", label=f"K = {k}")
         planted.set(xlabel="distance of the class means (standard deviations)", ylabel="rank", yscale="log")
         planted.set_title("A planted neuron among the real ones")
         planted.invert_yaxis()
-        for panel in (scores, layers, planted):
-            panel.legend(edgecolor="none", framealpha=1)
+        for panel, place in ((scores, "lower center"), (layers, "best"), (planted, "upper left")):
+            panel.legend(frameon=False, loc=place, ncols=3 if panel is scores else 1)
         figure.suptitle(caption("Controls that act", generated), x=0.01, ha="left", fontsize=12)
     return finish(figure)
