@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test local reference picture lab
+.PHONY: help install run test mutants local reference picture lab
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: run ## lint, types, tests, doctests, and a rerun of the notebooks in outpu
 	@ls outputs/reference/*.ipynb >/dev/null 2>&1 || { \
 	  echo "make test: outputs/reference holds no executed notebooks to rerun; make reference writes them" >&2; exit 1; }
 	TQDM_DISABLE=1 "$(BIN)/pytest" --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg outputs/reference
+
+mutants: install ## break important lines one at a time; a test must notice each (some 20 minutes)
+	"$(BIN)/python" tests/mutants.py
 
 local: install ## execute them on the real corpora: make local TSNS_DATA=FOLDER; continues after an interruption
 	@test -n "$$TSNS_DATA" || { \
