@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 
 from tsns_lib.store import code_digest
@@ -66,6 +66,7 @@ def announce(work: str, seconds: float, n_bytes: float) -> None:
 
 def check_scheduler(scheduler: str | None) -> None:
     """Raise a ValueError of one line unless this is None, "processes", "processes:N" or an address."""
+    _remove_what_was_left(os.getpid())  # here, where all work begins
     known = isinstance(scheduler, str) and re.fullmatch(r"processes(:[1-9]\d*)?|[a-z]+://\S+", scheduler)
     if not (known or scheduler is None):
         forms = "'processes', 'processes:N' or an address such as 'tcp://host:8786'"
@@ -141,19 +142,11 @@ def _end_with(caller: int, folder: str) -> None:
 
 @functools.cache
 def _folder_of_arrays(caller: int) -> str:
-    """The folder for what the pools of this process share; what killed processes have left is removed first.
-
-    A process holds the lock in its folder as long as it lives. Its number alone would mislead: another container with
-    the same folder has numbers of its own.
-    """
-    roomy = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
-    roomy = roomy and shutil.disk_usage(SHARED_MEMORY).free > ROOMY_BYTES
+    """The folder for what the pools of this process share, whose lock this process holds as long as it lives."""
+    roomy = os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > ROOMY_BYTES
     place = Path(os.environ.get("JOBLIB_TEMP_FOLDER") or (SHARED_MEMORY if roomy else tempfile.gettempdir()))
     place.mkdir(parents=True, exist_ok=True)
-    for left in place.glob("tsns_pool_*/lock"):
-        with suppress(Timeout, OSError), FileLock(left, timeout=0):
-            shutil.rmtree(left.parent, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix="tsns_pool_", dir=place)
+    folder = tempfile.mkdtemp(prefix=f"tsns_pool_{caller}_", dir=place)
     lock = FileLock(Path(folder, "lock"), thread_local=False)
     lock.acquire()
 
@@ -166,22 +159,34 @@ def _folder_of_arrays(caller: int) -> str:
     return folder
 
 
+@functools.cache
+def _remove_what_was_left(caller: int) -> None:
+    """Remove, once a process, what pools of killed callers have left in memory: nobody holds the locks of these."""
+    places = {SHARED_MEMORY, Path(tempfile.gettempdir()), Path(os.environ.get("JOBLIB_TEMP_FOLDER") or SHARED_MEMORY)}
+    for lock in [lock for place in places for lock in place.glob("tsns_pool_*/lock")]:
+        with suppress(OSError), FileLock(lock, timeout=0):  # its number may be that of a process in another container
+            for semaphore in SHARED_MEMORY.glob(f"sem.loky-{lock.parent.name.split('_')[2]}-*"):
+                semaphore.unlink()
+            shutil.rmtree(lock.parent)
+
+
 def _on_cluster(
     function: Function, units: list[Unit], shared: tuple[Any, ...], address: str
 ) -> Iterator[tuple[Unit, Any]]:
     code = _code_behind(function)
     with _client(address) as client:
         from distributed import as_completed
-        from distributed.client import FutureCancelledError
+        from distributed.client import CommClosedError, FutureCancelledError
         from distributed.scheduler import KilledWorker
 
-        _refuse_other_code(client, code)
+        with suppress(CommClosedError):  # the scheduler has just gone, as the first round will notice
+            _refuse_other_code(client, code)
         unfinished = dict(enumerate(units))
         for _ in range(ROUNDS):
             try:
                 client.wait_for_workers(1, timeout=REACH_SECONDS)
                 [sent] = client.scatter([shared], broadcast=True, hash=False)
-            except (OSError, RuntimeError):  # the scheduler is gone, every worker is, or one has just left
+            except (OSError, RuntimeError, KeyError):  # the scheduler is gone, every worker is, or one has just left
                 continue
             submitted = {
                 client.submit(_on_worker, unit, function, sent, code, retries=RETRIES, pure=False): number
@@ -190,8 +195,8 @@ def _on_cluster(
             for future in as_completed(submitted, loop=client.loop):
                 try:
                     result = future.result()
-                except FutureCancelledError:  # the shared arguments were lost with the last worker that held them
-                    continue
+                except (FutureCancelledError, CommClosedError):
+                    continue  # the last worker that held the shared arguments is lost, or the scheduler is
                 except KilledWorker:
                     raise RuntimeError(_died(address)) from None
                 future.release()

@@ -21,6 +21,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbformat import NotebookNode
 from traitlets import default
+from traitlets.config import Config
 
 from tsns_lib.executors import run_units
 from tsns_lib.store import atomic, sweep
@@ -137,7 +138,7 @@ def execute_on_worker(unit: tuple[str, dict[str, Any]]) -> tuple[str, str]:
 
 @contextmanager
 def _own_folder() -> Iterator[Path]:
-    """A temporary folder; those of workers that were killed are removed first, as no process holds their locks."""
+    """A temporary folder; those of processes that were killed are removed first, as no process holds their locks."""
     for left in Path(tempfile.gettempdir()).glob("tsns_notebook_*/lock"):
         with suppress(Timeout, OSError), FileLock(left, timeout=0):
             shutil.rmtree(left.parent, ignore_errors=True)
@@ -149,18 +150,20 @@ def _execute_here(source: Path, part: Path, parameters: dict[str, Any]) -> Noteb
     for variable in ("TSNS_DATA", "TSNS_CACHE"):  # a relative path would change its meaning with the folder
         if os.environ.get(variable):
             os.environ[variable] = os.path.abspath(os.path.expanduser(os.environ[variable]))
-    papermill.execute_notebook(
-        source,
-        part,
-        parameters,
-        kernel_name="python3",
-        language="python",
-        cwd=source.parent,  # as JupyterLab and nbval do
-        progress_bar=False,
-        stderr_file=sys.stderr,  # shows the notebook's own progress bars
-        record_timing=False,
-        kernel_manager_class=_ThisPython,
-    )
+    with _own_folder() as folder:  # for the keys to the kernel, which a kill would leave
+        papermill.execute_notebook(
+            source,
+            part,
+            parameters,
+            kernel_name="python3",
+            language="python",
+            cwd=source.parent,  # as JupyterLab and nbval do
+            progress_bar=False,
+            stderr_file=sys.stderr,  # shows the notebook's own progress bars
+            record_timing=False,
+            kernel_manager_class=_ThisPython,
+            config=Config(KernelManager={"connection_file": str(folder / "kernel.json")}),
+        )
     notebook = nbformat.read(part, as_version=4)
     for cell in _code_cells(notebook):
         # papermill reports success for cells that never ran, if the kernel died or a cell timed out

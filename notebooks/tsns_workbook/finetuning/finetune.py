@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FINETUNING_VERSION = 1
 METHODS = ("full", "adapter", "head")
 TENSORS = "tensors.safetensors"
+CHECKPOINTS = "checkpoints"
 # A model's hooks, gradients and mode are seen by all threads, so one at a time works with a trained model.
 IN_USE = threading.RLock()
 
@@ -309,11 +311,15 @@ def fine_tune(
     def is_known() -> bool:
         return (only_for is not None and finetuned.knows(only_for)) or finetuned.is_trained
 
+    lock = finetuned.folder / ".lock"
     if not is_known():
         finetuned.entry.claim()
-        with FileLock(finetuned.folder / ".lock"):
+        with FileLock(lock):
             if not is_known():
                 _train(finetuned, training, only_for, progress)
+    elif (checkpoints := finetuned.folder / CHECKPOINTS).is_dir():  # of a training killed at its end, or going on
+        with suppress(OSError), FileLock(lock, timeout=0):
+            shutil.rmtree(checkpoints, ignore_errors=True)
     return finetuned
 
 
@@ -365,9 +371,9 @@ def _train(finetuned: FineTuned, training: Training, only_for: Any, progress: bo
     from tsns_workbook.finetuning.training import train
 
     entry, encoder, recipe = finetuned.entry, training.encoder, training.recipe
-    path, checkpoints = entry.path / TENSORS, entry.path / "checkpoints"
+    path, checkpoints = entry.path / TENSORS, entry.path / CHECKPOINTS
     if path.is_file():  # were it what the manifest says, there would be nothing to train
-        if entry.is_finished(1):
+        if entry.is_finished(1) and "sha256" in entry.facts():  # else it was killed before it could promise them
             log.warning("%s: is not as it was written; the model is trained again", path)
         path.unlink()
     tokens = rows_of(encoder, training.texts, training.pairs, recipe.max_length)
