@@ -66,7 +66,6 @@ def announce(work: str, seconds: float, n_bytes: float) -> None:
 
 def check_scheduler(scheduler: str | None) -> None:
     """Raise a ValueError of one line unless this is None, "processes", "processes:N" or an address."""
-    _remove_what_was_left(os.getpid())  # here, where all work begins
     known = isinstance(scheduler, str) and re.fullmatch(r"processes(:[1-9]\d*)?|[a-z]+://\S+", scheduler)
     if not (known or scheduler is None):
         forms = "'processes', 'processes:N' or an address such as 'tcp://host:8786'"
@@ -104,6 +103,7 @@ def run_units(
     {2: 4, 3: 9}
     """
     check_scheduler(scheduler)
+    _remove_what_was_left(os.getpid())
     if scheduler is None:
         return ((unit, function(unit, *shared)) for unit in units)
     if is_cluster(scheduler):
