@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants local reference picture lab
+.PHONY: help install run test mutants soak local reference picture lab
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: run ## lint, types, tests, doctests, and a rerun of the notebooks in outpu
 
 mutants: install ## break important lines one at a time; a test must notice each (some 20 minutes)
 	"$(BIN)/python" tests/mutants.py
+
+soak: install ## kill the work a hundred times at random, run it again, and compare every byte; takes some ten minutes
+	"$(BIN)/python" tests/faults/soak.py
 
 local: install ## execute them on the real corpora: make local TSNS_DATA=FOLDER; continues after an interruption
 	@test -n "$$TSNS_DATA" || { \
