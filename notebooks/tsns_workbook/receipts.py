@@ -98,7 +98,7 @@ def write_receipt(job: Job, known: dict[str, dict[str, Any]], started: float, se
     for entry in Store().entries():
         with suppress(FileNotFoundError):  # another process has just removed it
             used += [entry.key] if entry.last_used() >= started else []
-    write_json(job.receipt, known | {"outputs": _outputs(job), "entries": used, "seconds": seconds})
+    write_json(job.receipt, known | {"outputs": _outputs(job), "entries": sorted(used), "seconds": seconds})
 
 
 def needed_entries(root: Path) -> set[str]:
