@@ -1,9 +1,10 @@
 """Break important lines one at a time, and require that a test notices: `make mutants`.
 
-Each mutant is made in a copy of the two packages and tested there, with the test files that are about the line. It is a
-failure if a mutant survives, if a line is no longer there, or if a test hangs.
+Each mutant is made in a copy of the two packages and tested there, with the test files that are about the line, which
+have to pass without it. It is a failure if a mutant survives, if a line is no longer there, or if a test hangs.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600  # seconds for the tests of one mutant
+HANGS = 124  # the exit status of tests that were stopped for this
 
 
 class Mutant(NamedTuple):
@@ -137,6 +139,20 @@ MUTANTS = [
     ),
     *(
         Mutant(
+            f"fine-tuning key without {field}",
+            FIT + "finetune.py",
+            line,
+            line.partition(":")[0] + ": 0,",
+            "tests/faults/test_training.py",
+        )
+        for field, line in {
+            "labels": '"labels": labels_digest(self.labels),',
+            "recipe": '"recipe": asdict(self.recipe),',
+            "prepare": '"prepare": identity_of(self.prepare),',
+        }.items()
+    ),
+    *(
+        Mutant(
             f"importance key without {field}", LIB + "importance.py", line, line.partition(":")[0] + ": 0,", IMPORTANCE
         )
         for field, line in {
@@ -152,30 +168,48 @@ MUTANTS = [
 ]
 
 
-def survives(mutant: Mutant, folder: Path) -> str:
+def fault(mutant: Mutant) -> str:
     """Test a mutant in a copy of the packages; what is wrong with that, or nothing ("")."""
-    for name in ("tsns_lib", "notebooks/tsns_workbook", "tests", "params", "pyproject.toml"):
-        place = ROOT / name
-        copy = shutil.copytree if place.is_dir() else shutil.copy
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(place, folder / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if place.is_dir() else {}))
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        shutil.copy(notebook, folder / "notebooks")
-    file = folder / mutant.file
-    text = file.read_text(encoding="utf-8")
-    if text.count(mutant.line) != 1:
-        return f"its line stands {text.count(mutant.line)} times in {mutant.file}"
-    file.write_text(text.replace(mutant.line, mutant.broken), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copied(folder)
+        file = folder / mutant.file
+        text = file.read_text(encoding="utf-8")
+        if text.count(mutant.line) != 1:
+            return f"its line stands {text.count(mutant.line)} times in {mutant.file}"
+        if status := passes(mutant.tests):
+            return f"its tests fail without it, with exit status {status}"
+        file.write_text(text.replace(mutant.line, mutant.broken), encoding="utf-8")
+        status = tested(folder, mutant.tests)
+    words = {0: "survives", 1: "", HANGS: f"its tests hang for more than {LIMIT} s"}
+    return words.get(status, f"its tests end with exit status {status}")
+
+
+def copied(folder: Path) -> None:
+    """Copy what the tests need of the repository."""
+    for name in ("tsns_lib", "notebooks/tsns_workbook", "tests", "params"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in [ROOT / "pyproject.toml", *(ROOT / "notebooks").glob("*.ipynb")]:
+        shutil.copy(file, folder / file.relative_to(ROOT))
+
+
+@functools.cache
+def passes(tests: str) -> int:
+    """The exit status of tests when nothing is broken: they are run once."""
+    with tempfile.TemporaryDirectory() as name:
+        copied(Path(name))
+        return tested(Path(name), tests)
+
+
+def tested(folder: Path, tests: str) -> int:
+    """The exit status of pytest in a copy."""
     paths = os.pathsep.join([str(folder), str(folder / "notebooks")])
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split()]
     environment = os.environ | {"PYTHONPATH": paths, "TSNS_ROOT": str(folder)}
     try:
-        tests = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=LIMIT).returncode
     except subprocess.TimeoutExpired:
-        return f"its tests hang for more than {LIMIT} s"
-    if tests.returncode == 1:
-        return ""
-    return "survives" if tests.returncode == 0 else f"its tests cannot run: {tests.stdout[-300:]}{tests.stderr[-300:]}"
+        return HANGS
 
 
 def main(words: list[str]) -> int:
@@ -184,10 +218,9 @@ def main(words: list[str]) -> int:
     faults = 0
     for mutant in chosen:
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            fault = survives(mutant, Path(folder))
-        faults += bool(fault)
-        print(f"{mutant.name}: {fault or 'noticed'} ({time.perf_counter() - start:.0f} s)", flush=True)
+        wrong = fault(mutant)
+        faults += bool(wrong)
+        print(f"{mutant.name}: {wrong or 'noticed'} ({time.perf_counter() - start:.0f} s)", flush=True)
     print(f"{len(chosen) - faults} of {len(chosen)} mutants noticed")
     return int(faults > 0)
 
