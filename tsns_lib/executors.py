@@ -185,7 +185,7 @@ def _on_cluster(
         for _ in range(ROUNDS):
             try:
                 client.wait_for_workers(1, timeout=REACH_SECONDS)
-                [sent] = client.scatter([shared], broadcast=True, hash=False)
+                [sent] = client.scatter([shared], hash=False)  # to all it would wait for ever for one that dies now
             except (OSError, RuntimeError, KeyError):  # the scheduler is gone, every worker is, or one has just left
                 continue
             submitted = {
