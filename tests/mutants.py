@@ -131,6 +131,13 @@ MUTANTS = [
         "tests/workbook/test_run.py tests/faults/test_receipts.py",
     ),
     Mutant(
+        "importance key without max_depth",
+        LIB + "importance.py",
+        '"max_depth": forest.max_depth,\n            "engine"',
+        '"max_depth": 0,\n            "engine"',
+        IMPORTANCE,
+    ),
+    Mutant(
         "checksum skipped",
         LIB + "store/__init__.py",
         'return "" if sha256 == promise.sha256 else',
@@ -160,7 +167,6 @@ MUTANTS = [
             "classes": '"classes": _array_hash(self._classes),',
             "fraction": '"fraction": resample_fraction(len(self._classes), forest.fraction),',
             "n_trees": '"n_trees": forest.n_trees,',
-            "max_depth": '"max_depth": forest.max_depth,',
             "engine": '"engine": _engine_version(forest.engine),',
             "seed": '"seed": forest.seed,',
         }.items()
