@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each workload (default: 20)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("soak: was told to end"))
     import_all()
     root, rows = Path(tempfile.mkdtemp(prefix="tsns-soak-")).resolve(), []
     try:

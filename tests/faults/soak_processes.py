@@ -196,7 +196,7 @@ def start(workload: str, place: Place, inputs: Path, scheduler: str | None, **di
         from tsns_lib import executors
 
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-        executors.REACH_SECONDS, executors.ROUNDS = 3, 3
+        executors.REACH_SECONDS, executors.ROUNDS = 3, 2
         got = WORKLOADS[workload](inputs, scheduler)
         sums = {} if isinstance(got, int) else {name: checksum(array) for name, array in got.items()}
         results.write_text(json.dumps({"sums": sums, "changes": N_CHANGES[0]}))
