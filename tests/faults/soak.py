@@ -30,7 +30,7 @@ from soak_workloads import WORKLOADS, activations, make_inputs
 
 PATIENCE = 90.0  # a run that was started again and takes longer is blocked; alone it takes seconds
 ORPHANS_MAY_LIVE = 5.0
-KILLS_IN_A_ROW = 3  # at most, before a run is left alone and compared
+KILLS_IN_A_ROW = (2, 4)  # before a run is left alone and compared
 COLUMNS = ("kills", "differing bytes", "blocked reruns", "orphans", "leftovers", "false warnings")
 
 # What SIGKILL can hit: "caller" is the process that was started, "group" all that it has started as well. Any two modes
@@ -88,7 +88,7 @@ class Soak:
             if self.counts["kills"] >= n_kills:
                 break
             place, dead, used = Place(self.root / f"work-{number}"), [], scheduler
-            for _ in range(self.rng.randint(1, KILLS_IN_A_ROW)):
+            for _ in range(self.rng.randint(*KILLS_IN_A_ROW)):
                 run, victim = self.disturb(place, used := scheduler, target)
                 if victim:
                     dead.append(victim)

@@ -197,6 +197,8 @@ def make(tmp_path, monkeypatch):
         tool.chmod(0o755)
     (folder / ".venv/.installed").write_text("")
     monkeypatch.setenv("TSNS_CACHE", "")
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # under `make test` an inner make would say where it is
+        monkeypatch.delenv(name, raising=False)
     return lambda *words: subprocess.run(["make", *words], cwd=folder, capture_output=True, text=True)
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 
 TRAILER = b"\nsha256 of all bytes before this line: %s\n"
 TRAILER_BYTES = len(TRAILER % bytes(64))
-CHUNK = 1 << 20
+CHUNK = 1 << 18  # bytes read at a time: two of them are in memory, which a partial read promises to be little
 JUST_NOW_NS = 20_000_000  # a file that changes twice within a tick of the clock (10 ms) may keep its time
 
 Result = TypeVar("Result")
