@@ -29,8 +29,35 @@ def greatest_evidence(X, target):
 @pytest.mark.parametrize(("n", "width", "n_classes"), [(30, 3, 2), (40, 5, 3), (12, 20, 2)])
 def test_it_is_the_evidence_maximised(n, width, n_classes):
     X, y = task(n, width, n_classes)
-    evidence = np.mean([greatest_evidence(X, (y == label).astype(float)) for label in np.unique(y)])
-    assert logme(X, y) == pytest.approx(evidence, abs=2e-3)
+    targets = [(y == label).astype(float) for label in np.unique(y)]
+    published = np.mean([greatest_evidence(X, target) for target in targets])
+    assert logme(X, y, intercept=False) == pytest.approx(published, abs=2e-3)
+    rotation = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, 1:]]))[0]
+    free = rotation[:, 1:].T  # the n - 1 directions in which an intercept changes nothing
+    with_intercept = np.mean([greatest_evidence(free @ X, free @ target) for target in targets])
+    assert logme(X, y) == pytest.approx(with_intercept, abs=2e-3)
+
+
+def test_its_values_on_four_rows():
+    X, y = [[1.0], [2.0], [3.0], [5.0]], [0, 0, 1, 1]
+    assert logme(X, y) == pytest.approx(-0.714223, abs=1e-6)
+    assert logme(X, y, intercept=False) == pytest.approx(-0.878525, abs=1e-6)
+
+
+def test_without_an_intercept_shifted_noise_beats_a_feature_that_knows_the_classes():
+    rng, y = np.random.default_rng(0), np.arange(40) % 2
+    noise = rng.normal(size=(40, 7))
+    knows, shifted = np.column_stack([2 * y - 1, noise]), np.column_stack([rng.normal(size=40), noise]) + 3
+    published = [logme(X, y, intercept=False) for X in (knows, shifted)]
+    assert published == pytest.approx([-0.9128, -0.7724], abs=1e-4)
+    assert logme(knows, y) > 10 > logme(shifted, y) == pytest.approx(-0.7221, abs=1e-4)
+
+
+def test_with_an_intercept_the_origin_does_not_matter():
+    X, y = task(60, 5)
+    assert logme(X + 100, y) == pytest.approx(logme(X, y))
+    with pytest.raises(ValueError, match="X: every feature is constant"):
+        logme(np.full((4, 2), 3.0), [0, 1, 0, 1])
 
 
 def test_features_that_know_the_task_score_higher():
