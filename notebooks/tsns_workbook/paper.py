@@ -22,7 +22,9 @@ class Claim:
     """One claim of the paper in our words, with the rule that decides it.
 
     `rule` is a key of `RULES` and says what the claim's estimate is; `paper` is the same estimate from the paper's
-    printed cells, or the figure that it prints; the claim holds above the `threshold`.
+    printed cells, or the figure that it prints; the claim holds above the `threshold`. `family` is a key of `FAMILIES`
+    and the first word of the id; `declared` is the date (ISO) of its rule, threshold and family; `corpora` are those
+    that its figure is measured on, where an encoder may have been trained on one of them.
     """
 
     id: str
@@ -31,15 +33,32 @@ class Claim:
     rule: str
     paper: float | None
     threshold: float = 0.0
+    declared: str = ""
+    corpora: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """The table, figure or paper whose claims share one error rate."""
+        return self.id.partition(".")[0]
 
 
-def _load_claims() -> tuple[dict[str, str], tuple[Claim, ...]]:
+@dataclass(frozen=True)
+class Family:
+    """Claims that belong together; `part` is the part of the front page on which they stand."""
+
+    title: str
+    part: str
+
+
+def _load_claims() -> tuple[dict[str, str], dict[str, Family], tuple[Claim, ...]]:
     data = _yaml("paper_claims.yaml")
-    claims = [
-        Claim(id, facts["where"], **{name: value for name, value in facts.items() if name != "where"})
-        for id, facts in data["claims"].items()
-    ]
-    return data["rules"], tuple(claims)
+    families = {name: Family(**facts) for name, facts in data["families"].items()}
+    claims = []
+    for id, facts in data["claims"].items():
+        facts = {"declared": data["declared"], **facts}
+        where, corpora = facts.pop("where"), tuple(facts.pop("corpora", ()))
+        claims.append(Claim(id, where, **facts, corpora=corpora))
+    return data["rules"], families, tuple(claims)
 
 
 def table1() -> pd.DataFrame:
@@ -148,4 +167,4 @@ def _read(token: str) -> tuple[float, bool, bool]:
     return value, token.startswith("*"), token.startswith("_")
 
 
-RULES, CLAIMS = _load_claims()
+RULES, FAMILIES, CLAIMS = _load_claims()

@@ -10,19 +10,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsns_workbook.paper import CLAIMS
+from tsns_workbook.families import ERROR, adjusted_p
+from tsns_workbook.paper import CLAIMS, Claim
 
 MIME = "application/vnd.tsns.result+json"
-CLAIM_FIELDS = ("id", "paper_ref", "rule", "ours", "interval", "paper", "verdict")
-REPRODUCED, DIRECTION_ONLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS = (
+CLAIM_FIELDS = (
+    *("id", "paper_ref", "rule", "ours", "interval", "paper", "verdict"),
+    *("size", "above_majority", "by_selection", "family", "p", "declared"),
+)
+REPRODUCED, INCONCLUSIVE, CONTRADICTED, NOT_TESTABLE = VERDICTS = (
     "reproduced",
-    "direction only",
-    "not reproduced",
+    "inconclusive",
+    "contradicted",
     "not testable here",
 )
 HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
 # of a comparison that is ours, not a claim of the paper's
-OUR_WORDS = {REPRODUCED: HOLDS, DIRECTION_ONLY: DIRECTION_ONLY, NOT_REPRODUCED: DOES_NOT_HOLD}
+OUR_WORDS = {REPRODUCED: HOLDS, INCONCLUSIVE: INCONCLUSIVE, CONTRADICTED: DOES_NOT_HOLD}
+YES_NO = {True: "yes", False: "no", None: ""}
+OPTIONAL = ("size", "above majority", "by selection")  # columns of a table of claims that is left out if empty
 METHOD_LABELS = {
     "tsns": "TSNS",
     "multi_tsns": "MultiTSNS",
@@ -173,63 +179,112 @@ def _cells(frame: pd.DataFrame, scale: float, names: dict[tuple[frozenset, str],
 
 
 def verdict(estimate: float | None, low: float | None, high: float | None, *, threshold: float = 0.0) -> str:
-    """Judge the claim that something lies above the threshold, from its estimate and interval.
+    """Judge the claim that something lies above the threshold, from its interval alone.
 
-    Reproduced: the whole interval lies above. Direction only: the estimate lies above, the interval reaches down to
-    the threshold. Not reproduced: the estimate does not lie above. Three times None: not testable here.
+    Reproduced: the whole interval lies above. Contradicted: the whole interval lies below. Inconclusive: the interval
+    reaches the threshold. Three times None: not testable here.
 
     Examples
     --------
-    >>> verdict(4.1, 3.2, 5.0), verdict(0.4, -0.5, 1.3), verdict(-1.0, -2.0, 0.1), verdict(None, None, None)
-    ('reproduced', 'direction only', 'not reproduced', 'not testable here')
+    >>> verdict(4.1, 3.2, 5.0), verdict(0.4, -0.5, 1.3), verdict(-1.0, -2.0, -0.1), verdict(None, None, None)
+    ('reproduced', 'inconclusive', 'contradicted', 'not testable here')
     """
     if estimate is None and low is None and high is None:
         return NOT_TESTABLE
     if estimate is None or low is None or high is None or math.isnan(estimate) or not low <= high:
         raise ValueError(f"estimate, low, high must be three numbers with low <= high, not {estimate}, {low}, {high}")
-    if estimate <= threshold:
-        return NOT_REPRODUCED
-    return REPRODUCED if low > threshold else DIRECTION_ONLY
+    if low > threshold:
+        return REPRODUCED
+    return CONTRADICTED if high < threshold else INCONCLUSIVE
 
 
 def claim(
-    id: str, estimate: float | None = None, low: float | None = None, high: float | None = None
+    id: str,
+    estimate: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    above_majority: bool | None = None,
+    by_selection: bool | None = None,
+    p: float | None = None,
 ) -> dict[str, Any]:
     """Judge one claim of `paper.CLAIMS` by the estimate that its rule asks for: a row of `results.json`.
 
-    Without an estimate the claim is not testable here.
+    Without an estimate the claim is not testable here. `above_majority` says whether the claimed winner does better
+    than the majority class, `by_selection` whether no control shows the same (layer-matched random neurons, the
+    F-test); None where the question does not arise. `p` is the exact two-sided p value where there is one; else Holm's
+    correction takes it from the interval.
 
     Examples
     --------
-    >>> claim("table2.gain", 12.1, 11.0, 13.2)["verdict"]
-    'reproduced'
+    >>> row = claim("table2.gain", 12.1, 11.0, 13.2, above_majority=True, by_selection=False)
+    >>> row["verdict"], reading(row), row["size"]
+    ('reproduced', 'reproduced, not by selection', 2.6889)
     """
-    stated = next((known for known in CLAIMS if known.id == id), None)
-    if stated is None:
-        raise ValueError(f"no claim {id!r}; there are {', '.join(known.id for known in CLAIMS)}")
+    stated = _stated(id)
     if stated.rule == "external" and estimate is not None:
         raise ValueError(f"claim {id!r} compares with systems that are not rerun here; give no estimate")
     judged = verdict(estimate, low, high, threshold=stated.threshold)
-    interval = None if estimate is None else [low, high]
-    values = (id, stated.paper_ref, stated.rule, estimate, interval, stated.paper, judged)
+    values = (
+        *(id, stated.paper_ref, stated.rule, estimate, None if estimate is None else [low, high], stated.paper, judged),
+        estimate / stated.paper if estimate is not None and stated.paper else None,
+        *(above_majority, by_selection, stated.family, p, stated.declared),
+    )
     return plain(dict(zip(CLAIM_FIELDS, values, strict=True)), id)
 
 
+def _stated(id: str) -> Claim:
+    stated = next((known for known in CLAIMS if known.id == id), None)
+    if stated is None:
+        raise ValueError(f"no claim {id!r}; there are {', '.join(known.id for known in CLAIMS)}")
+    return stated
+
+
+def reading(row: Mapping[str, Any]) -> str:
+    """The verdict as tables show it: what is reproduced says so if it is below the majority class or not by selection.
+
+    Examples
+    --------
+    >>> reading(claim("table3.gain_qqp", 5.0, 4.0, 6.0, above_majority=False))
+    'reproduced, below the majority class'
+    """
+    reservations = {"above_majority": ", below the majority class", "by_selection": ", not by selection"}
+    if row["verdict"] != REPRODUCED:
+        return row["verdict"]
+    return REPRODUCED + "".join(words for field, words in reservations.items() if row[field] is False)
+
+
 def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False) -> pd.DataFrame:
-    """Lay out judged claims for reading: the paper's statement and figure, ours with its interval, the verdict."""
-    statements = {known.id: known.statement for known in CLAIMS}
+    """Lay out judged claims for reading: the paper's statement and figure, ours with its interval, the verdict.
+
+    `size` is ours over the paper's. "after Holm" is the verdict that is left once the family of the claim (its table
+    or figure) shares the error of 5 %.
+    """
     rows = [
         {
-            "claim": statements[row["id"]],
+            "claim": _stated(row["id"]).statement,
             "where": row["paper_ref"],
             "paper": _number(row["paper"]),
             caption("ours", generated): _number(row["ours"]),
             "95 % interval": "" if row["interval"] is None else " to ".join(map(_number, row["interval"])),
-            "verdict": row["verdict"],
+            "size": "" if row["size"] is None else f"{row['size']:.2f}",
+            "above majority": YES_NO[row["above_majority"]],
+            "by selection": YES_NO[row["by_selection"]],
+            "verdict": reading(row),
+            "after Holm": after,
         }
-        for row in claims
+        for row, after in zip(claims, after_holm(claims), strict=True)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[name for name in OPTIONAL if not table[name].any()])
+
+
+def after_holm(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The verdicts that are left once each family shares the error of 5 %: inconclusive where Holm's p is above it."""
+    return [
+        row["verdict"] if p is None or p <= ERROR else INCONCLUSIVE
+        for row, p in zip(claims, adjusted_p(claims), strict=True)
+    ]
 
 
 def _number(value: float | None) -> str:

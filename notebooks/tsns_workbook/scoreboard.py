@@ -12,28 +12,32 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tsns_workbook.paper import CLAIMS
+from tsns_workbook.paper import CLAIMS, FAMILIES
 from tsns_workbook.plots import BLUE, FAINT, STYLE, finish
 from tsns_workbook.report import (
-    CLAIM_FIELDS,
-    DIRECTION_ONLY,
-    NOT_REPRODUCED,
+    CONTRADICTED,
+    INCONCLUSIVE,
     NOT_TESTABLE,
     REPRODUCED,
     VERDICTS,
+    after_holm,
     caption,
+    claim,
+    reading,
 )
 
-NOT_RUN = "not run"
-OUTCOMES = (*VERDICTS, NOT_RUN)
+NOT_RUN, TO_BE_RERUN = "not run", "to be rerun"
+OUTCOMES = (*VERDICTS, TO_BE_RERUN, NOT_RUN)
 # dark enough for white letters; a sign and the word besides, so that nothing hangs on colour alone
 LOOKS = {
     REPRODUCED: ("✓", "#007A5A"),
-    DIRECTION_ONLY: ("≈", BLUE),
-    NOT_REPRODUCED: ("✗", "#B84E00"),
+    INCONCLUSIVE: ("≈", BLUE),
+    CONTRADICTED: ("✗", "#B84E00"),
     NOT_TESTABLE: ("–", "#666666"),
+    TO_BE_RERUN: ("↻", "#999999"),
     NOT_RUN: ("·", "#999999"),
 }
+NEEDED = ("id", "rule", "ours", "interval")  # of a recorded claim
 COLUMNS = {"verdict": 0.6, "claim": 13, "where": 55, "rule": 75, "ours (95 % interval)": 82, "paper": 99.5}
 HEADING = 1.6  # height of a group's heading, in lines
 
@@ -57,7 +61,7 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
     """
     results: list[Result] = []
     problems: list[str] = []
-    judged_by = {claim.id: "" for claim in CLAIMS}
+    judged_by = {known.id: "" for known in CLAIMS}
     for path in sorted(folder.glob("*.results.json")):
         name = path.name.removesuffix(".results.json")
         try:
@@ -65,14 +69,14 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
         except ValueError as error:
             problems.append(f"{path.name}: {error}")
             continue
-        for claim in list(result.claims):
-            if judged_by.get(claim["id"]) == "":
-                judged_by[claim["id"]] = name
+        for row in list(result.claims):
+            if judged_by.get(row["id"]) == "":
+                judged_by[row["id"]] = name
                 continue
-            known = claim["id"] in judged_by
-            why = f"was judged by {judged_by[claim['id']]}" if known else "is none of the paper's"
-            problems.append(f"{path.name}: left out claim {claim['id']!r}, which {why}")
-            result.claims.remove(claim)
+            known = row["id"] in judged_by
+            why = f"was judged by {judged_by[row['id']]}" if known else "is none of the paper's"
+            problems.append(f"{path.name}: left out claim {row['id']!r}, which {why}")
+            result.claims.remove(row)
         if not result.claims:
             continue
         results.append(result)
@@ -86,29 +90,46 @@ def scoreboard(results: Sequence[Result]) -> pd.DataFrame:
 
     A claim that no result judges is "not run".
     """
-    judged = {claim["id"]: (result, claim) for result in results for claim in result.claims}
+    recorded = {row["id"]: (result, row) for result in results for row in result.claims}
+    judged = {id: _judged(row) for id, (_, row) in recorded.items()}
+    current = [row for row in judged.values() if row]
+    remains = dict(zip([row["id"] for row in current], after_holm(current), strict=True))
     rows = []
-    for claim in CLAIMS:
-        result, facts = judged.get(claim.id, (None, {}))
+    for known in CLAIMS:
+        result, facts = recorded[known.id][0] if known.id in recorded else None, judged.get(known.id, {})
         low, high = facts.get("interval") or (None, None)
+        unjudged = TO_BE_RERUN if known.id in recorded else NOT_RUN
         rows.append(
             {
-                "about": _about(claim.id),
-                "id": claim.id,
-                "claim": claim.statement,
-                "where": claim.paper_ref,
-                "rule": claim.rule,
+                "about": FAMILIES[known.family].title,
+                "id": known.id,
+                "claim": known.statement,
+                "where": known.paper_ref,
+                "rule": known.rule,
                 "ours": facts.get("ours"),
                 "low": low,
                 "high": high,
-                "paper": claim.paper,
-                "verdict": facts.get("verdict", NOT_RUN),
+                "paper": known.paper,
+                "size": facts.get("size"),
+                "verdict": facts.get("verdict", unjudged),
+                "reading": reading(facts) if facts else unjudged,
+                "after_holm": remains.get(known.id, ""),
                 "notebook": result.notebook if result else "",
                 "data": _data(result),
             }
         )
-    rows.sort(key=lambda row: _rank(row["about"]))
-    return pd.DataFrame(rows).astype(dict.fromkeys(["ours", "low", "high", "paper"], float))
+    order = [family.title for family in FAMILIES.values()]
+    rows.sort(key=lambda row: order.index(row["about"]))
+    return pd.DataFrame(rows).astype(dict.fromkeys(["ours", "low", "high", "paper", "size"], float))
+
+
+def _judged(row: dict[str, Any]) -> dict[str, Any]:
+    """Judge a recorded estimate by today's threshold; empty where the rule is another one than when it was recorded."""
+    known = next(claim for claim in CLAIMS if claim.id == row["id"])
+    if row["rule"] != known.rule or row.get("declared", known.declared) != known.declared:
+        return {}
+    flags = {name: row.get(name) for name in ("above_majority", "by_selection", "p")}
+    return claim(row["id"], row["ours"], *(row["interval"] or (None, None)), **flags)
 
 
 def readable(board: pd.DataFrame) -> pd.DataFrame:
@@ -169,29 +190,14 @@ def _read(path: Path, profile: str) -> Result:
     """Read one file, or raise a ValueError that says what is wrong with it."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        claims = [{field: row[field] for field in CLAIM_FIELDS} for row in facts["claims"]]
+        claims = [row | {field: row[field] for field in NEEDED} for row in facts["claims"]]
         result = Result(facts["notebook"], facts["encoder"], facts["data"] == "generated", claims)
         recorded_profile = facts["profile"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"is no readable record of a notebook ({type(error).__name__}: {error})") from error
     if recorded_profile != profile:
         raise ValueError(f"is of profile {recorded_profile!r}, not of {profile!r}")
-    unknown = [row["id"] for row in claims if row["verdict"] not in VERDICTS]
-    if unknown:
-        raise ValueError(f"has an unknown verdict for {', '.join(unknown)}")
     return result
-
-
-def _about(id: str) -> str:
-    """Group of a claim, from its name: "table2.gain" is about "Table 2"."""
-    group = id.partition(".")[0]
-    name = group.rstrip("0123456789")
-    return f"{name.replace('_', ' ').capitalize()} {group[len(name) :]}".strip()
-
-
-def _rank(about: str) -> tuple[bool, bool, str]:
-    """Tables first, then figures, then the rest by name."""
-    return not about.startswith("Table"), not about.startswith("Figure"), about
 
 
 def _data(result: Result | None) -> str:

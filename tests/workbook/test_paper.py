@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 from tsns_workbook import paper
+from tsns_workbook.families import declaration
 
 
 def cell(table, source, target, method, k):
@@ -112,6 +113,12 @@ def test_tables_without_averages_are_refused():
 def test_claims_are_well_formed():
     assert len({claim.id for claim in paper.CLAIMS}) == len(paper.CLAIMS)
     assert {claim.rule for claim in paper.CLAIMS} <= set(paper.RULES)
+    assert {claim.family for claim in paper.CLAIMS} == set(paper.FAMILIES)
+
+
+def test_what_was_declared_has_not_changed_since_its_date():
+    """Whoever changes a claim, rule, threshold or family gives it a date, and writes the new digest here with it."""
+    assert (max(claim.declared for claim in paper.CLAIMS), declaration()) == ("2026-11-26", "60e075967de3d71f")
 
 
 def test_claimed_gain_and_wins_follow_from_table2():

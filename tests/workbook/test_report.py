@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 from tsns_workbook import paper
+from tsns_workbook.families import adjusted_p
 from tsns_workbook.report import (
     MIME,
     beside_paper,
@@ -15,11 +16,13 @@ from tsns_workbook.report import (
     claim,
     claims_table,
     label,
+    reading,
     result,
     short_name,
     verdict,
 )
 
+ABOVE = {"estimate": 2.0, "low": 1.0, "high": 3.0}
 JUDGED = claim("table2.gain", 12.0, 11.0, 13.0)
 
 
@@ -117,11 +120,11 @@ def test_beside_paper_refuses_what_is_nowhere(columns, message):
     ("interval", "expected"),
     [
         ((4.1, 3.2, 5.0), "reproduced"),
-        ((0.4, -0.5, 1.3), "direction only"),
-        ((0.4, 0.0, 1.3), "direction only"),
-        ((0.0, -0.5, 0.5), "not reproduced"),
-        ((-1.0, -2.0, 0.1), "not reproduced"),
-        ((-3.0, -4.0, -2.0), "not reproduced"),
+        ((0.4, -0.5, 1.3), "inconclusive"),
+        ((0.4, 0.0, 1.3), "inconclusive"),
+        ((-1.0, -2.0, 0.1), "inconclusive"),
+        ((-3.0, -4.0, -2.0), "contradicted"),
+        ((0.0, 0.0, 0.0), "inconclusive"),
         ((None, None, None), "not testable here"),
     ],
 )
@@ -131,7 +134,13 @@ def test_verdict(interval, expected):
 
 def test_verdict_above_a_threshold():
     assert verdict(9, 7, 11, threshold=6) == "reproduced"
-    assert verdict(9, 6, 11, threshold=6) == "direction only"
+    assert verdict(9, 6, 11, threshold=6) == "inconclusive"
+    assert verdict(4, 3, 5, threshold=6) == "contradicted"
+
+
+def test_what_is_counted_is_reproduced_or_contradicted():
+    words = [claim("audit.averages_table4", n, n, n)["verdict"] for n in (7, 6)]
+    assert words == ["reproduced", "contradicted"]
 
 
 @pytest.mark.parametrize("interval", [(1.0, None, None), (float("nan"), 0.0, 1.0), (1.0, 2.0, 0.0)])
@@ -149,7 +158,50 @@ def test_claim_is_looked_up():
         "interval": [6.5, 11],
         "paper": 11,
         "verdict": "reproduced",
+        "size": 0.8182,
+        "above_majority": None,
+        "by_selection": None,
+        "family": "table2",
+        "p": None,
+        "declared": "2026-11-26",
     }
+
+
+@pytest.mark.parametrize(
+    ("above", "by", "low", "expected"),
+    [
+        (True, True, 1.0, "reproduced"),
+        (None, None, 1.0, "reproduced"),
+        (True, False, 1.0, "reproduced, not by selection"),
+        (False, True, 1.0, "reproduced, below the majority class"),
+        (False, False, 1.0, "reproduced, below the majority class, not by selection"),
+        (False, False, -1.0, "inconclusive"),
+    ],
+)
+def test_a_claim_reads_with_its_reservations(above, by, low, expected):
+    row = claim("table3.gain_qqp", 2.0, low, 3.0, above_majority=above, by_selection=by)
+    assert row["verdict"] == expected.partition(",")[0]
+    assert reading(row) == claims_table([row])["verdict"].item() == expected
+
+
+def test_holm_leaves_less_in_a_family_than_the_plain_verdicts_say():
+    sure, unsure = claim("table2.gain", 4.0, 3.0, 5.0), claim("table2.best_for_books", 1.0, 0.1, 1.9)
+    table = claims_table([sure, unsure])
+    assert table["verdict"].tolist() == ["reproduced", "reproduced"]
+    assert table["after Holm"].tolist() == ["reproduced", "inconclusive"]
+
+
+def test_holm_multiplies_by_the_claims_that_are_left():
+    rows = [claim("table4.gain", p=0.03, **ABOVE), claim("table4.state_of_the_art")]
+    assert adjusted_p(rows) == [0.03, None]  # the other claim of the family is not testable, so it shares nothing
+    ps = [0.001, 0.04, 0.03]
+    names = ["figure2.middle", "figure2.spread", "figure2.tasks"]
+    rows = [claim(name, p=p, **ABOVE) for name, p in zip(names, ps, strict=True)]
+    assert adjusted_p(rows) == pytest.approx([0.004, 0.09, 0.09])  # of four claims; one of them was not judged
+
+
+def test_what_is_counted_shares_no_error():
+    assert adjusted_p([claim("table1.mr", 1, 1, 1)]) == [None]
 
 
 def test_claim_without_an_estimate_is_not_testable():

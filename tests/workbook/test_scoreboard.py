@@ -38,11 +38,10 @@ def test_each_claim_has_one_row_and_what_nobody_judged_is_not_run(folder):
     assert board.loc["table2.best_for_books", "paper"] == 3.5
 
 
-def test_tables_come_first_then_figures_then_the_rest(folder):
+def test_the_papers_own_results_come_first_and_the_counts_last(folder):
     abouts = board_of(folder)["about"].unique().tolist()
-    assert abouts[:2] == ["Table 1", "Table 2"]
-    kinds = [about.split()[0] if about[-1].isdigit() else "rest" for about in abouts]
-    assert kinds == sorted(kinds, key=["Table", "Figure", "rest"].index)
+    assert abouts[:2] == ["Table 2", "Table 3"]
+    assert abouts[-3:] == ["Figure 1", "Table 1", "Arithmetic audit"]
 
 
 def test_a_folder_without_results_gives_a_page_of_claims_not_run(tmp_path):
@@ -71,9 +70,24 @@ def test_a_file_of_another_profile_is_one_line_and_its_claims_are_not_run(folder
     assert board_of(folder).loc["table2.gain", "verdict"] == "not run"
 
 
-def test_an_unknown_verdict_is_one_line(folder):
-    write(folder, "04_table2", [claim("table2.gain", 1.0, 0.5, 2.0) | {"verdict": "splendid"}])
-    assert read_results(folder, "mini")[1] == ["04_table2.results.json: has an unknown verdict for table2.gain"]
+def test_a_verdict_is_drawn_again_from_the_recorded_interval(folder):
+    old = {"id": "table2.wins", "rule": "wins", "ours": 6, "interval": [4, 8], "verdict": "direction only"}
+    write(folder, "04_table2", [old])
+    assert read_results(folder, "mini")[1] == []
+    assert board_of(folder).loc["table2.wins", ["verdict", "reading"]].tolist() == ["inconclusive", "inconclusive"]
+
+
+@pytest.mark.parametrize("change", [{"rule": "margin"}, {"declared": "2025-01-01"}])
+def test_a_claim_whose_rule_has_changed_is_to_be_rerun(folder, change):
+    write(folder, "04_table2", [claim("table2.gain", 3.0, 1.0, 5.0) | change])
+    board = board_of(folder)
+    assert board.loc["table2.gain", "verdict"] == "to be rerun"
+    assert pd.isna(board.loc["table2.gain", "ours"])
+
+
+def test_what_is_not_by_selection_reads_so(folder):
+    write(folder, "04_table2", [claim("table2.gain", 3.0, 1.0, 5.0, by_selection=False)])
+    assert board_of(folder).loc["table2.gain", "reading"] == "reproduced, not by selection"
 
 
 def test_claims_that_are_unknown_or_judged_twice_are_left_out_and_named(folder):
@@ -95,7 +109,7 @@ def test_figures_older_than_a_failed_run_are_named(folder):
 
 def test_the_counts_add_up(folder):
     counts = count_verdicts(scoreboard(read_results(folder, "mini")[0]))
-    assert counts.loc["Table 2", ["reproduced", "direction only", "not reproduced", "claims"]].tolist() == [1, 0, 1, 8]
+    assert counts.loc["Table 2", ["reproduced", "inconclusive", "contradicted", "claims"]].tolist() == [1, 1, 0, 8]
     assert counts.loc["all", "claims"] == len(CLAIMS) == counts.drop(index="all")["claims"].sum()
     assert counts.loc["all", "not run"] == len(CLAIMS) - 3
 
@@ -124,7 +138,7 @@ def test_generated_data_are_marked_where_they_stand(folder):
     write(folder, "09_audit", [claim("audit.averages_table2", 7.0, 7.0, 7.0)], data="real")
     board = scoreboard(read_results(folder, "mini")[0])
     texts = [text.get_text() for text in scoreboard_figure(board).axes[0].texts]
-    assert "Table 2 (generated data)" in texts and "Audit" in texts
+    assert "Table 2 (generated data)" in texts and "Arithmetic audit" in texts
     assert set(readable(board).loc["Table 2", "data"]) >= {"generated"}
 
 

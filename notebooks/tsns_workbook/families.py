@@ -1,0 +1,60 @@
+"""Claims that share one error rate: the families declared in `paper_claims.yaml`, and Holm's correction within them.
+
+A family is a table or figure, or a neighbouring paper. Twenty claims tested at 5 % each would "reproduce" one by luck
+alone; Holm's step-down procedure keeps the chance of a single false verdict in a family below 5 %.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+from tsns_workbook.paper import CLAIMS, FAMILIES, RULES
+
+ERRORLESS = ("count", "arithmetic", "planted", "external")  # rules whose figure is counted, or that are never tested
+ERROR = 0.05
+Z = 1.96  # half the width of a 95 % interval, in standard errors
+
+
+def adjusted_p(claims: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Holm's p value of each judged claim, two-sided, within its family; None for what is counted or not testable.
+
+    A row's own `p` is used where it has one, else the normal approximation of its interval. Claims of the family that
+    are not among the rows count as if they had p = 1, so that a notebook which judges a part is not better off.
+
+    Examples
+    --------
+    >>> from tsns_workbook.report import claim
+    >>> rows = [claim("table2.gain", 4.0, 2.0, 6.0), claim("table2.best_for_books", 1.0, -1.0, 3.0)]
+    >>> [round(p, 4) for p in adjusted_p(rows)]
+    [0.0005, 1.0]
+    """
+    thresholds = {claim.id: claim.threshold for claim in CLAIMS}
+    sizes = {name: sum(c.family == name and c.rule not in ERRORLESS for c in CLAIMS) for name in FAMILIES}
+    adjusted: list[float | None] = [None] * len(claims)
+    for family in dict.fromkeys(row["family"] for row in claims):
+        rows = [i for i, row in enumerate(claims) if row["family"] == family and row["rule"] not in ERRORLESS]
+        known = {i: _p(claims[i], thresholds[claims[i]["id"]]) for i in rows if claims[i]["ours"] is not None}
+        left, least = sizes[family] - (len(rows) - len(known)), 0.0
+        for i in sorted(known, key=known.__getitem__):
+            least = max(least, min(1.0, left * known[i]))
+            adjusted[i], left = least, left - 1
+    return adjusted
+
+
+def _p(row: Mapping[str, Any], threshold: float) -> float:
+    if row["p"] is not None:
+        return row["p"]
+    low, high = row["interval"]
+    away = abs(row["ours"] - threshold)
+    if low == high:
+        return float(away == 0)
+    return 2 * (1 - NormalDist().cdf(2 * Z * away / (high - low)))
+
+
+def declaration() -> str:
+    """A digest of what was declared before the results: every claim's rule, threshold, family, and what they say."""
+    claims = [[c.id, c.statement, c.rule, c.threshold, c.family, c.declared] for c in CLAIMS]
+    text = json.dumps([sorted(claims), sorted(RULES.items()), sorted(FAMILIES.items())], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
