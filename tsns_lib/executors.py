@@ -210,7 +210,7 @@ def _client(address: str) -> Any:
     try:
         from distributed import Client, Security
     except ImportError:
-        raise ImportError("scheduler: needs Dask; pip install 'tsns_lib[distributed]'") from None
+        raise ImportError("scheduler: needs Dask: pip install '.[distributed]'") from None
     if address.startswith("tls://") and Security().get_connection_args("client")["ssl_context"] is None:
         raise ConnectionError(
             f"scheduler: {address} needs certificates; name them in Dask's settings (distributed.comm.tls)"

@@ -1,6 +1,9 @@
 """Corpora by name, path and hub id: what loads, what is counted, and every line that a mistake gives."""
 
-import sys
+import io
+import json
+import re
+import tarfile
 
 import numpy as np
 import pandas as pd
@@ -94,7 +97,7 @@ def test_the_variable_is_named_when_its_folder_is_not_there(monkeypatch):
 
 
 def test_a_file_that_is_not_in_the_folder_is_named(folder):
-    with pytest.raises(FileNotFoundError, match="mr: no aclImdb or aclImdb_v1.tar.gz in "):
+    with pytest.raises(FileNotFoundError, match="mr: no aclImdb or aclImdb_v1.tar.gz or hub/mr/train in "):
         load_source("mr", data_dir=folder)
 
 
@@ -280,10 +283,89 @@ def test_a_folder_is_no_corpus(tmp_path):
 # The hub
 
 
-def test_hub_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match=r"hub:sst: needs 'datasets': pip install 'tsns_lib\[hub\]'"):
-        load_source("hub:sst")
+def put_on_the_hub(cache, corpus, rows_of, commit):
+    """What the hub's client keeps of some files at a commit, made up."""
+    name = "datasets--" + corpus.hub.repository.replace("/", "--")
+    for file, rows in rows_of.items():
+        path = cache / name / "snapshots" / commit / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            pd.DataFrame(rows).to_parquet(path)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's cache, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_hub_corpus_is_read_from_the_cache_at_its_pinned_commit(hub):
+    mrpc = REGISTRY["mrpc"]
+    row = {"sentence1": "It rose .", "sentence2": 'Up it "" went .', "label": 1, "idx": 7}
+    first, second = mrpc.hub.files["train"]
+    put_on_the_hub(hub, mrpc, {first: [row, row | {"label": 0}], second: [row | {"label": -1}]}, mrpc.hub.commit)
+    source = load_source("hub:mrpc")
+    assert source.frame.to_numpy().tolist() == [
+        ["It rose .", 'Up it "" went .', 1],
+        ["It rose .", 'Up it "" went .', 0],
+    ]
+    assert (source.name, source.origin["skipped"], source.origin["rows_read"]) == ("hub:mrpc", {"malformed row": 1}, 3)
+    assert (source.origin["repository"], source.origin["commit"]) == ("nyu-mll/glue", mrpc.hub.commit)
+
+
+def test_a_name_pins_another_commit(hub):
+    sst, commit = REGISTRY["sst"], "0123456789abcdef" * 2 + "01234567"
+    rows = [{"text": "warm", "label": 1, "label_text": "positive"}, {"text": "dull", "label": 0, "label_text": ""}]
+    put_on_the_hub(hub, sst, {"dev.jsonl": rows}, commit)
+    for name, revision in ((f"hub:sst@{commit}", None), ("hub:sst", commit)):
+        source = load_source(name, split="dev", revision=revision)
+        assert (source.name, source.origin["commit"]) == ("hub:sst", commit)
+        assert source.frame["text"].tolist() == ["warm", "dull"]
+    with pytest.raises(ValueError, match=f"revision='v1' pins a hub corpus, and 'hub:sst@{commit}' names its own"):
+        load_source(f"hub:sst@{commit}", revision="v1")
+    with pytest.raises(
+        ConnectionError, match="hub:sst: cannot read SetFit/sst2 at 00ea8ccb7a54b4e3780a3e51aa3f80361ff"
+    ):
+        load_source("hub:sst", split="dev")
+
+
+def test_the_hub_keeps_an_archive_of_the_reviews(hub, tmp_path):
+    books, (file,) = REGISTRY["books"], REGISTRY["books"].hub.files["train"]
+    put_on_the_hub(hub, books, {file: []}, books.hub.commit)
+    path = next(hub.rglob("sorted_data_acl.tar"))
+    with tarfile.open(path, "w") as archive:
+        for label in ("negative", "positive"):
+            review = f"<review><review_text>{label} words</review_text></review>".encode()
+            member = tarfile.TarInfo(f"sorted_data_acl/books/{label}.review")
+            member.size = len(review)
+            archive.addfile(member, io.BytesIO(review))
+    assert load_source("hub:books").frame.to_numpy().tolist() == [
+        ["negative words", None, 0],
+        ["positive words", None, 1],
+    ]
+
+
+def test_a_copy_of_the_hub_s_files_serves_in_a_folder(tmp_path):
+    folder = tmp_path / "hub/qqp/dev"
+    folder.mkdir(parents=True)
+    row = {"question1": '"Is ""tea"" hot?"', "question2": "Is tea hot?", "label": 1}
+    pd.DataFrame([row, row | {"label": 0}]).to_parquet(folder / "validation-00000-of-00001.parquet")
+    source = load_source("qqp", split="dev", data_dir=tmp_path)
+    assert source.frame["text"].tolist() == ['Is "tea" hot?'] * 2
+    assert (source.origin["path"], source.origin["repaired"]) == ("hub/qqp/dev", {"doubled quotes": 2})
+
+
+def test_every_pin_is_a_whole_commit():
+    assert {corpus.hub.repository for corpus in REGISTRY.values()} == {
+        "JSSICE/Multi-Domain-Sentiment-Dataset", "stanfordnlp/imdb", "SetFit/sst2", "allenai/scitail",
+        "stanfordnlp/snli", "nyu-mll/multi_nli", "nyu-mll/glue",
+    }  # fmt: skip
+    for corpus in REGISTRY.values():
+        assert re.fullmatch("[0-9a-f]{40}", corpus.hub.commit)
 
 
 def test_hub_labels_become_ours():
@@ -304,7 +386,7 @@ def test_hub_label_spaces(name, label, ours):
 
 def test_every_split_on_disk_is_on_the_hub():
     for corpus in REGISTRY.values():
-        assert set(corpus.hub.splits) == set(corpus.files)
+        assert set(corpus.hub.files) == set(corpus.files)
 
 
 # Names of the labels

@@ -1,45 +1,55 @@
-"""A corpus of Table 1 from the Hugging Face hub, with the commit that it was read at."""
+"""A corpus of Table 1 from the Hugging Face hub: the named files of one commit, or copies of them in a folder."""
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tsns_lib.corpora.readers import MALFORMED, Reading, Row, collect, row_of
+from pyarrow import parquet
+
+from tsns_lib.corpora.readers import MALFORMED, Reading, Row, collect, raw_lines, row_of
 from tsns_lib.corpora.registry import Corpus
 
 
 def read_hub(corpus: Corpus, split: str, revision: str | None = None) -> tuple[Reading, str]:
     """Read one split of a corpus from the hub; also return the commit (40 hex digits) that the revision resolved to.
 
-    `revision` is a branch, tag or commit, by default the newest commit. A whole commit is used without asking the hub.
-    Raises ImportError where `datasets` or `huggingface_hub` is not installed, and ConnectionError where the hub does
-    not answer or does not know the repository or the revision.
+    `revision` is a branch, tag or commit, by default the registry's commit. A whole commit is used without asking the
+    hub, and what the hub's cache holds of it is read without a network. Raises ConnectionError where the hub does not
+    answer, or does not know the repository, the revision or a file of it.
     """
-    hub = corpus.hub
-    fetched: Any  # the path of an archive, or rows
-    try:
-        import huggingface_hub
+    import huggingface_hub
 
-        if hub.archive is None:
-            import datasets
-    except ImportError as error:
-        raise ImportError(f"hub:{corpus.name}: needs {error.name!r}: pip install 'tsns_lib[hub]'") from error
+    repository, commit = corpus.hub.repository, revision or corpus.hub.commit
     try:
-        if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
-            commit = revision
-        else:
-            commit = str(huggingface_hub.HfApi().dataset_info(hub.repository, revision=revision).sha)
-        if hub.archive is not None:
-            fetched = huggingface_hub.hf_hub_download(hub.repository, hub.archive, repo_type="dataset", revision=commit)
-        else:
-            fetched = datasets.load_dataset(hub.repository, hub.config, split=hub.splits[split], revision=commit)
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            commit = str(huggingface_hub.HfApi().dataset_info(repository, revision=commit).sha)
+        place: dict[str, Any] = {"repo_type": "dataset", "revision": commit}
+        files = [huggingface_hub.hf_hub_download(repository, file, **place) for file in corpus.hub.files[split]]
     # The client library may raise its own errors, httpx's, or timeouts; the first line of any of them is enough.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        place = f"{hub.repository} at {revision or 'its newest commit'}"
-        raise ConnectionError(f"hub:{corpus.name}: cannot read {place} ({type(error).__name__}: {reason})") from error
-    return (corpus.read(Path(fetched)) if hub.archive else read_rows(corpus, fetched)), commit
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise ConnectionError(f"hub:{corpus.name}: cannot read {repository} at {commit} ({reason})") from error
+    return read_copies(corpus, [Path(file) for file in files]), commit
+
+
+def read_copies(corpus: Corpus, files: Sequence[Path]) -> Reading:
+    """Read the hub's files of one split, wherever they lie."""
+    if files[0].suffix == ".tar":
+        return corpus.read(files[0])
+    return read_rows(corpus, (row for file in files for row in _rows_of(file)))
+
+
+def _rows_of(file: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        if file.suffix == ".jsonl":
+            yield from (json.loads(line) for _, line in raw_lines(file))
+        else:
+            for batch in parquet.ParquetFile(file).iter_batches():
+                yield from batch.to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
+        raise ValueError(f"{file}: not readable ({str(error).partition(chr(10))[0]})") from error
 
 
 def read_rows(corpus: Corpus, rows: Iterable[Mapping[str, Any]]) -> Reading:
@@ -57,4 +67,4 @@ def read_rows(corpus: Corpus, rows: Iterable[Mapping[str, Any]]) -> Reading:
         known = isinstance(theirs, int | float | str)  # and can be looked up, unlike a list
         return row_of(corpus.hub.labels.get(theirs, MALFORMED) if known else MALFORMED, *(row[text] for text in texts))
 
-    return collect(ours(number, row) for number, row in enumerate(rows, 1))
+    return collect((ours(number, row) for number, row in enumerate(rows, 1)), doubled_quotes=corpus.hub.quoted)

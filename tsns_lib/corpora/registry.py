@@ -18,21 +18,25 @@ SPLITS = ("train", "dev", "test")
 class Hub:
     """Where a corpus lies on the Hugging Face hub, and how its columns and labels read there.
 
-    `labels` maps the hub's label to ours, or to the reason why the row is skipped. `archive` names the one file in the
-    official layout, where a repository keeps such a file instead of tables.
+    `files` are what is read of each split at `commit`: Parquet, JSONL, or the archive that the corpus's own reader
+    reads. `labels` maps the hub's label to ours, or to the reason why the row is skipped. `quoted` says that its texts
+    still have the CSV quoting of the original.
     """
 
     repository: str
-    config: str | None = None
-    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train"})
+    commit: str
+    files: Mapping[str, tuple[str, ...]]
     columns: tuple[str, str | None, str] = ("text", None, "label")
     labels: Mapping[int | str, int | str] = field(default_factory=lambda: {0: 0, 1: 1})
-    archive: str | None = None
+    quoted: bool = False
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """One row of Table 1; `table1.yaml` says what its fields mean. `classes` names labels 0 and 1."""
+    """One row of Table 1; `table1.yaml` says what its fields mean. `classes` names labels 0 and 1.
+
+    The last of the `files` is a folder with the hub's files of that split, where the original cannot be had.
+    """
 
     name: str
     task: str
@@ -59,7 +63,7 @@ def _corpus(name: str, facts: dict[str, Any]) -> Corpus:
         task=facts["task"],
         classes=tuple(read_yaml("table1.yaml")["classes"][facts["task"]]),
         read=partial(read, domain=facts["domain"]) if "domain" in facts else read,
-        files={split: tuple(places) for split, places in facts["files"].items()},
+        files={split: (*places, f"hub/{name}/{split}") for split, places in facts["files"].items()},
         official=facts["official"],
         paper=facts["paper"],
         hub=Hub(**hub | {"columns": tuple(hub.get("columns", Hub.columns))}),

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tsns_lib.corpora import miniature
-from tsns_lib.corpora.hub import read_hub
+from tsns_lib.corpora.hub import read_copies, read_hub
 from tsns_lib.corpora.own import read_own
 from tsns_lib.corpora.readers import Reading
 from tsns_lib.corpora.registry import REGISTRY, SPLITS, Corpus
@@ -146,7 +146,8 @@ def load_source(
     seed : int, default 0
         Seed of the subset, and of the texts of a `"miniature:"` corpus; at least 0.
     revision : str, optional
-        Branch, tag or commit of a `"hub:"` corpus. Default: the newest commit, which `origin["commit"]` names.
+        Branch, tag or commit of a `"hub:"` corpus; in a name such as `"hub:sst@main"` it stands after `@`. Default: the
+        commit that was compared with the official release. `origin["commit"]` names what was read.
 
     Returns
     -------
@@ -160,8 +161,8 @@ def load_source(
     ValueError
         For an unknown corpus or split, a negative seed, a limit below the number of classes, a revision of a corpus
         that is not on the hub, a corpus with fewer than two classes, or a bad row in your own file.
-    ImportError, ConnectionError
-        If a hub corpus needs a package that is missing, or the hub does not answer.
+    ConnectionError
+        If the hub does not answer and its local cache does not hold the corpus.
 
     Examples
     --------
@@ -182,12 +183,14 @@ def load_source(
     limit = None if limit is None else whole_number("limit", limit)
     wanted = os.fspath(name_or_path)
     prefix, _, rest = wanted.partition(":")
-    if revision is not None and prefix != "hub":
-        raise ValueError(f"revision={revision!r} pins a hub corpus, and {wanted!r} is none: write 'hub:...'")
+    if revision is not None and (prefix != "hub" or "@" in rest):
+        reason = "names its own" if prefix == "hub" else "is none: write 'hub:...'"
+        raise ValueError(f"revision={revision!r} pins a hub corpus, and {wanted!r} {reason}")
     if prefix == "miniature":
         source = _from_miniature(wanted, _corpus(rest, split), split, seed)
     elif prefix == "hub":
-        source = _from_hub(wanted, _corpus(rest, split), split, revision)
+        rest, _, pinned = rest.partition("@")
+        source = _from_hub(f"hub:{rest}", _corpus(rest, split), split, pinned or revision)
     elif isinstance(name_or_path, str) and wanted in REGISTRY:
         source = _from_files(_corpus(wanted, split), split, _folder(data_dir))
     else:
@@ -270,7 +273,8 @@ def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
     place = _place(corpus, split, folder)
     if place is None:
         raise FileNotFoundError(f"{corpus.name}: no {' or '.join(corpus.files[split])} in {folder}")
-    reading = corpus.read(folder / place)
+    copied = place == corpus.files[split][-1]
+    reading = read_copies(corpus, sorted((folder / place).iterdir())) if copied else corpus.read(folder / place)
     _check_classes(reading, corpus, str(folder / place))
     return _from_reading(corpus.name, corpus, split, reading, {"kind": "files", "path": place})
 
@@ -278,7 +282,7 @@ def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
 def _from_hub(name: str, corpus: Corpus, split: str, revision: str | None) -> Source:
     reading, commit = read_hub(corpus, split, revision)
     _check_classes(reading, corpus, name)
-    place = {"kind": "hub", "repository": corpus.hub.repository, "config": corpus.hub.config, "commit": commit}
+    place = {"kind": "hub", "repository": corpus.hub.repository, "commit": commit}
     return _from_reading(name, corpus, split, reading, place)
 
 
