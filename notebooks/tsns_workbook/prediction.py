@@ -6,26 +6,23 @@ permuting the *sources* of one relation, rows and columns together (the quadrati
 correlation is repeated with each source left out in turn.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import rankdata
 
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import METRICS, fingerprint, fingerprint_similarity
 from tsns_lib.sampling import derive_seed
+from tsns_workbook.dyads import CORRELATIONS, Correlation, correlate
 from tsns_workbook.plots import BLUE, GREEN, INK, ORANGE, PINK, STYLE, finish
 from tsns_workbook.report import Key, caption, claim, short_name
-from tsns_workbook.statistics import PERCENTILES
 
-N_PERMUTATIONS = 4_999
-CORRELATIONS = ("spearman", "pearson")
 OUTCOMES = {"accuracy": "accuracy (%)", "gain": "gain over the last layer (points)"}
 PREDICTORS = {
     "cosine": "cosine",
@@ -39,23 +36,6 @@ WITHIN = "within targets"  # all tasks together; sources are compared for the sa
 # six colours and six shapes: a target is told by both
 TARGET_COLORS = (BLUE, ORANGE, GREEN, PINK, INK, "#E69F00")
 TARGET_SHAPES = ("o", "s", "^", "D", "v", "P")
-
-Relation = tuple[np.ndarray, np.ndarray]  # a predictor and an outcome, each n × n, for one group of n sources
-
-
-class Correlation(NamedTuple):
-    """A correlation; all fields are NaN where the predictor does not vary.
-
-    `null_low` to `null_high` is the middle 95 % of the permuted correlations, `p` the one-sided p value
-    against all of them, `left_out_low` to `left_out_high` the range with each source left out in turn.
-    """
-
-    estimate: float
-    null_low: float
-    null_high: float
-    p: float
-    left_out_low: float
-    left_out_high: float
 
 
 def pair_table(
@@ -88,42 +68,6 @@ def pair_table(
             row["majority"] = accuracies[source, target, *majority]
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def correlate(relations: Sequence[Relation], correlation: str, *, within: bool = False, seed: int = 0) -> Correlation:
-    """Correlate a predictor with an outcome over the pairs of sources; pairs are formed within each group only.
-
-    `within` compares only the sources of the same target: values are ranked, or for Pearson centred, within the
-    columns, so that neither a target's difficulty nor its group can help.
-
-    Examples
-    --------
-    >>> outcome = np.arange(36.0).reshape(6, 6)
-    >>> correlate([(outcome**2, outcome)], "spearman").estimate
-    1.0
-    """
-    if correlation not in CORRELATIONS:
-        raise ValueError(f"correlation: must be 'spearman' or 'pearson', got {correlation!r}")
-    least = min(len(x) for x, _ in relations)
-    if least < 4:
-        raise ValueError(f"relations: need at least four sources in every group, got {least}")
-    prepare = _preparation(correlation, within)
-    predictors, outcomes = ([prepare(relation[side]) for relation in relations] for side in (0, 1))
-    estimate = _pearson(predictors, outcomes)
-    if np.isnan(estimate):
-        return Correlation(*[float("nan")] * 6)
-    # permuting prepared values is enough: a permutation of the sources keeps the pairs of a target together
-    orders = [_permutations(len(x), derive_seed(seed, "permutation", i)) for i, x in enumerate(predictors)]
-    permuted = [x[order[:, :, None], order[:, None, :]] for x, order in zip(predictors, orders, strict=True)]
-    null = _pearson(permuted, outcomes)
-    low, high = np.percentile(null, PERCENTILES)
-    p = (1 + (null >= estimate - 1e-9).sum()) / (1 + len(null))
-    left_out = []
-    for group, relation in enumerate(relations):
-        for source in range(len(relation[0])):
-            fewer = [*relations[:group], _without(relation, source), *relations[group + 1 :]]
-            left_out.append(_pearson([prepare(x) for x, _ in fewer], [prepare(y) for _, y in fewer]))
-    return Correlation(*map(float, (estimate, low, high, p, np.nanmin(left_out), np.nanmax(left_out))))
 
 
 def correlation_table(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -252,35 +196,3 @@ def _square(rows: pd.DataFrame, column: str) -> np.ndarray:
     if len(names) < 4 or len(rows) != len(names) * (len(names) - 1):
         raise ValueError(f"pairs: need every pair of at least four sources, got {len(rows)} pairs of {names}")
     return rows.pivot(index="source", columns="target", values=column).loc[names, names].to_numpy()
-
-
-def _preparation(correlation: str, within: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """Rank or centre a matrix without its diagonal, so that Pearson's correlation of two becomes the wanted one."""
-    axis = 0 if within else None
-
-    def prepare(matrix: np.ndarray) -> np.ndarray:
-        pairs = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
-        if correlation == "spearman":
-            return rankdata(pairs.round(9), axis=axis, nan_policy="omit").reshape(matrix.shape)
-        return pairs - np.nanmean(pairs, axis=axis)
-
-    return prepare
-
-
-def _pearson(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> np.ndarray:
-    """Pearson's correlation over the off-diagonal cells of several matrices; x may be stacks of permutations."""
-    off_diagonal = [[m[..., ~np.eye(m.shape[-1], dtype=bool)] for m in side] for side in (x, y)]
-    a, b = (np.concatenate(cells, axis=-1) for cells in off_diagonal)
-    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (a, b))
-    scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(scale > 1e-9, (a * b).sum(axis=-1) / scale, np.nan)
-
-
-def _permutations(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).permuted(np.tile(np.arange(n), (N_PERMUTATIONS, 1)), axis=1)
-
-
-def _without(relation: Relation, source: int) -> Relation:
-    others = np.delete(np.arange(len(relation[0])), source)
-    return relation[0][np.ix_(others, others)], relation[1][np.ix_(others, others)]

@@ -1,13 +1,11 @@
-"""Correlations over pairs that share their sources, and the pairs themselves."""
+"""Pairs of sources, what predicts the transfer between them, and the verdicts."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import pearsonr, spearmanr
 from tsns_workbook.prediction import (
     PREDICTORS,
     WITHIN,
-    correlate,
     correlation_table,
     pair_table,
     prediction_claims,
@@ -17,16 +15,6 @@ from tsns_workbook.prediction import (
 )
 
 NAMES = list("abcdef")
-OFF = ~np.eye(6, dtype=bool)
-
-
-def square(seed):
-    return np.random.default_rng(seed).normal(size=(6, 6))
-
-
-def likeness(seed):
-    matrix = square(seed)
-    return matrix + matrix.T
 
 
 class Encoder:
@@ -61,92 +49,6 @@ def make_pairs(prefix="", grid=None):
     grids = {"first": make_grid(prefix=prefix) if grid is None else grid, "second": make_grid(list("uvwxyz"), prefix)}
     sources = [Named(prefix + name, 10 * i + 10) for i, name in enumerate("abcdefuvwxyz")]
     return pair_table(grids, sources, ("tsns", 4), ("last_layer", 4), Encoder())
-
-
-@pytest.mark.parametrize(("correlation", "reference"), [("spearman", spearmanr), ("pearson", pearsonr)])
-def test_estimate_is_scipys_over_the_pairs(correlation, reference):
-    x, y = square(0), square(1)
-    assert correlate([(x, y)], correlation).estimate == pytest.approx(reference(x[OFF], y[OFF]).statistic)
-
-
-def test_within_targets_the_columns_do_not_matter():
-    x, y = square(0), square(1)
-    moved = y + 100 * np.arange(6)
-    for correlation in ("spearman", "pearson"):
-        expected = correlate([(x, y)], correlation, within=True)
-        assert correlate([(x, moved)], correlation, within=True) == pytest.approx(expected)
-
-
-def test_within_targets_is_the_mean_of_the_columns_for_spearman():
-    x, y = square(0), square(1)
-    columns = [spearmanr(x[OFF[:, j], j], y[OFF[:, j], j]).statistic for j in range(6)]
-    assert correlate([(x, y)], "spearman", within=True).estimate == pytest.approx(np.mean(columns))
-
-
-def test_the_diagonal_is_never_read():
-    x, y = square(0), square(1)
-    broken = x.copy()
-    np.fill_diagonal(broken, 1e9)
-    for correlation in ("spearman", "pearson"):
-        assert correlate([(x, y)], correlation) == pytest.approx(correlate([(broken, y)], correlation))
-
-
-def test_perfect_prediction_is_as_rare_as_permutations_allow():
-    x = likeness(0)
-    correlation = correlate([(x, x)], "spearman")
-    assert correlation.estimate == pytest.approx(1)
-    assert 0.0002 <= correlation.p < 0.006  # 1 of 720 permutations
-    assert correlation.null_high < 1
-    assert (correlation.left_out_low, correlation.left_out_high) == pytest.approx((1, 1))
-
-
-def test_the_test_keeps_its_level_where_pairs_share_sources():
-    """An effect of the source on both sides: treating pairs as independent would reject far too often."""
-    rng = np.random.default_rng(0)
-    p, naive = [], []
-    for _ in range(150):
-        x, y = (rng.normal(size=(6, 1)) + 0.3 * rng.normal(size=(6, 6)) for _ in range(2))
-        p.append(correlate([(x, y)], "pearson").p)
-        naive.append(pearsonr(x[OFF], y[OFF], alternative="greater").pvalue)
-    assert np.mean(np.array(p) < 0.05) < 0.10
-    assert np.mean(np.array(naive) < 0.05) > 0.15
-
-
-def test_leaving_out_the_one_source_that_carries_it():
-    x, y = np.zeros((6, 6)), np.zeros((6, 6))
-    x[0], y[0] = 5, 7
-    noise = 0.01 * square(2), 0.01 * square(3)
-    correlation = correlate([(x + noise[0], y + noise[1])], "pearson")
-    assert correlation.estimate > 0.99
-    assert correlation.left_out_low < 0.3
-
-
-def test_a_predictor_without_variation_gives_nothing():
-    assert np.isnan(correlate([(np.ones((6, 6)), square(0))], "spearman")).all()
-    columns = np.tile(np.arange(6.0), (6, 1)) / 3
-    assert np.isnan(correlate([(columns, square(0))], "pearson", within=True)).all()
-
-
-def test_same_seed_same_permutations():
-    pair = (likeness(0), square(1))
-    assert correlate([pair], "spearman", seed=3) == correlate([pair], "spearman", seed=3)
-    assert correlate([pair], "spearman", seed=3).p != correlate([pair], "spearman", seed=4).p
-
-
-@pytest.mark.parametrize(
-    ("relations", "correlation", "message"),
-    [
-        (
-            [(np.ones((6, 6)), np.ones((6, 6)))],
-            "kendall",
-            "correlation: must be 'spearman' or 'pearson', got 'kendall'",
-        ),
-        ([(np.ones((3, 3)), np.ones((3, 3)))], "pearson", "need at least four sources in every group, got 3"),
-    ],
-)
-def test_bad_relations_are_one_clear_line(relations, correlation, message):
-    with pytest.raises(ValueError, match=message):
-        correlate(relations, correlation)
 
 
 def test_pairs_hold_outcomes_and_predictors():
