@@ -1,11 +1,12 @@
 """The final classifier, and the search for α that judges by it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -43,6 +44,36 @@ def computable(X: ArrayLike) -> np.ndarray:
     """Activations as a classifier can use them: half precision, which cannot hold a column's sum, as float32."""
     values = np.asarray(X)
     return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def scores(
+    truth: np.ndarray, predicted: np.ndarray, decision: np.ndarray, classes: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Judge one prediction of a target's n rows: the columns of a grid that hold its accuracy.
+
+    `decision` has the shape (n,) for two classes, whose larger value speaks for the larger label, or (n, len(classes)).
+    Balanced accuracy is the mean recall of the classes in `truth`. The area under the ROC curve is, for more than two
+    classes, the mean of each against the rest, and NaN if `truth` has one class only.
+
+    Examples
+    --------
+    >>> judged = scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), np.array([-2.0, -1.0, 3.0, 2.0]))
+    >>> judged["accuracy"], round(judged["balanced_accuracy"], 3), round(judged["auc"], 3)
+    (0.75, 0.833, 0.667)
+    """
+    correct, labels = predicted == truth, np.unique(truth)
+    if decision.ndim == 1 or classes is None:
+        against_rest = {labels[-1]: decision}
+    else:
+        against_rest = {label: decision[:, list(classes).index(label)] for label in labels}
+    areas = [roc_auc_score(truth == label, column) for label, column in against_rest.items() if len(labels) > 1]
+    return {
+        "accuracy": float(correct.mean()),
+        "n": len(truth),
+        "correct": correct,
+        "balanced_accuracy": float(np.mean([correct[truth == label].mean() for label in labels])),
+        "auc": float(np.mean(areas)) if areas else float("nan"),
+    }
 
 
 def search_alpha(

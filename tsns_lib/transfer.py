@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 from sklearn.feature_selection import f_classif
+from sklearn.pipeline import Pipeline
 
 from tsns_lib.aggregation import select, source_pairs
-from tsns_lib.classifier import computable, fit_classifier
+from tsns_lib.classifier import computable, fit_classifier, scores
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar, check_scheduler
 from tsns_lib.extraction import check_settings, extract, texts_of
@@ -133,10 +134,11 @@ def transfer_grid(
     DataFrame
         One row for each source, target, method, K and run, in columns `source` (names joined by "+"), `target`,
         `method`, `k`, `run`, `accuracy` (0 to 1), `n` (target rows), `correct` (boolean array over the target rows),
-        `selected` (neuron numbers, or None), `stability` (of TSNS: share of the K neurons that two halves of the
-        resamples have in common), `resamples` (of TSNS: how many were needed, by the learner that needed most; else
-        0), of MultiTSNS `alphas` and `term_medians` of its learners (else None), `members` (tuple of the names of the
-        sources) and `generated` (whether the source or the target is generated data).
+        `balanced_accuracy` and `auc` (see `tsns_lib.classifier.scores`), `model` (the fitted pipeline; None of
+        "majority"), `selected` (neuron numbers, or None), `stability` (of TSNS: share of the K neurons that two halves
+        of the resamples have in common), `resamples` (of TSNS: how many were needed, by the learner that needed most;
+        else 0), of MultiTSNS `alphas` and `term_medians` of its learners (else None), `members` (tuple of the names of
+        the sources) and `generated` (whether the source or the target is generated data).
         The methods: "tsns" or "multi_tsns"; "last_layer" (the paper's "BERT"); and, which the paper lacks, "majority"
         (always the target's larger class), "random" (K neurons drawn evenly), "all" (every neuron), "f_test" and
         "logistic" (the K best by F-test and by absolute logistic coefficient). Deterministic methods have run 0 only.
@@ -175,7 +177,7 @@ def transfer_grid(
     work = []
     for union in unions:
         own = {source.name for source in union}
-        parts = _parts(union, budget, pairing, seed)
+        parts = parts_of(union, budget, pairing, seed)
         others = [(target, parts[0].source.labels_of(target)) for target in tests if target.name not in own]
         if others:
             work.append((parts, others))
@@ -189,7 +191,7 @@ def transfer_grid(
     tested = {target.name: read(target) for target in tests}
     rows: list[dict[str, Any]] = []
     for parts, others in bar(work, desc="sources", show=progress):
-        pool = _pool(parts, read)
+        pool = pool_of(parts, read)
         on_all_neurons = fit_classifier(pool.X, pool.y, C)
         coefficients = np.abs(on_all_neurons[-1].coef_).max(axis=0)
         choices = chain(
@@ -202,16 +204,19 @@ def transfer_grid(
             if choice.method not in ("majority", "all"):
                 model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
             for target, truth in others:
-                Z = tested[target.name]
-                predicted = _larger_class(truth) if choice.selected is None else model.predict(Z[:, choice.selected])
-                names = {"source": pool.name, "target": target.name, "members": pool.members}
-                facts = {"generated": pool.generated or target.generated, "correct": predicted == truth}
-                rows.append(names | facts | choice._asdict())
-    grid = pd.DataFrame(rows)
-    grid["accuracy"] = [correct.mean() for correct in grid["correct"]]
-    grid["n"] = [len(correct) for correct in grid["correct"]]
-    first = ["source", "target", "method", "k", "run", "accuracy", "n", "correct"]
-    return grid[[*first, *Choice._fields[3:], "members", "generated"]]
+                judged = _judged(choice, model, tested[target.name], truth)
+                facts = {"members": pool.members, "generated": pool.generated or target.generated}
+                rows.append({"source": pool.name, "target": target.name} | choice._asdict() | judged | facts)
+    first = ["source", "target", "method", "k", "run", "accuracy", "n", "correct", "balanced_accuracy", "auc", "model"]
+    return pd.DataFrame(rows)[[*first, *Choice._fields[3:], "members", "generated"]]
+
+
+def _judged(choice: Choice, model: Pipeline, activations: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    if choice.selected is None:
+        labels, counts = np.unique(truth, return_counts=True)
+        return {"model": None} | scores(truth, np.full(len(truth), labels[counts.argmax()]), np.zeros(len(truth)))
+    Z = activations[:, choice.selected]
+    return {"model": model} | scores(truth, model.predict(Z), model.decision_function(Z), model.classes_)
 
 
 def union_name(members: Iterable[str]) -> str:
@@ -219,12 +224,7 @@ def union_name(members: Iterable[str]) -> str:
     return "+".join(sorted(members))
 
 
-def _larger_class(truth: np.ndarray) -> np.ndarray:
-    labels, counts = np.unique(truth, return_counts=True)
-    return np.full(len(truth), labels[counts.argmax()])
-
-
-def _parts(union: Sequence[Any], budget: int | None, pairing: str, seed: int) -> list[Part]:
+def parts_of(union: Sequence[Any], budget: int | None, pairing: str, seed: int) -> list[Part]:
     """What is used of one source, or of several together, within the budget.
 
     Members stand in the order of their names and keep the order of their rows, and a smaller share is part of a
@@ -246,7 +246,8 @@ def _parts(union: Sequence[Any], budget: int | None, pairing: str, seed: int) ->
     return parts
 
 
-def _pool(parts: Sequence[Part], read: Callable[[Any], np.ndarray]) -> Pool:
+def pool_of(parts: Sequence[Part], read: Callable[[Any], np.ndarray]) -> Pool:
+    """The rows of all parts together; `read` gives the activations of a source."""
     members = tuple(part.source.name for part in parts)
     return Pool(
         union_name(members),
@@ -273,8 +274,13 @@ def _baselines(
         yield Choice("logistic", k, selected=select_neurons(coefficients, k))
     for run in range(runs):
         for k in neurons:
-            rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random", k))
-            yield Choice("random", k, run, np.sort(rng.choice(n_neurons, k, replace=False)))
+            yield Choice("random", k, run, random_neurons(pool, k, run, seed))
+
+
+def random_neurons(pool: Pool, k: int, run: int, seed: int) -> np.ndarray:
+    """K neurons drawn evenly from all, sorted; another run draws others."""
+    rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random", k))
+    return np.sort(rng.choice(pool.X.shape[1], k, replace=False))
 
 
 def _tsns(

@@ -1,10 +1,11 @@
 """Uncertainty of a grid of accuracies: bootstrap intervals, paired comparisons, McNemar's test, the best sources.
 
-Every interval is the middle 95 % of 2,000 bootstrap resamples (our choice; the paper gives none). For a transfer grid
-correctness is averaged over runs, then whole target rows are resampled (`bootstrap`). All cells of a target share the
-resampled rows: two methods are compared on the same rows, and an average over pairs counts the rows of a target once,
-not once for each source. The intervals hold for other rows of the same targets; they say nothing about other source
-rows or other corpora. For models that were trained several times the runs are resampled, too (`bootstrap_runs`).
+Every interval is the middle 95 % of its bootstrap resamples (our choice; the paper gives none). Tables 2 to 5 resample
+source rows, target rows and runs (`crossed`): these intervals hold for other rows of the same corpora. Beside them
+stands a t interval over sources (`over_sources`), which asks for other corpora. `bootstrap` resamples target rows alone
+and is too narrow for a claim about a study; `bootstrap_runs` does so with the runs of models that were trained several
+times. All cells of a target share the resampled rows: two methods are compared on the same rows, and an average over
+pairs counts the rows of a target once, not once for each source.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,14 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from tsns_lib.sampling import derive_seed
 from tsns_workbook.report import Interval, Key
 
+
 CELL = ["source", "target", "method", "k"]
 BLOCK = 2**22  # numbers resampled at a time: some 100 MB at the peak, however many rows the target has
 PERCENTILES = (2.5, 97.5)
+METRICS = ("accuracy", "balanced_accuracy", "auc")  # of a ladder, in the order of its replicates
 
 Pair = tuple[str, str]  # source, target
 Cell = tuple[str, str, str, int]  # source, target, method, k
@@ -67,6 +70,26 @@ def bootstrap(grid: pd.DataFrame, *, seed: int = 0) -> Bootstrap:
         sums = np.concatenate([weights @ hits for weights in blocks]).astype(np.float64)
         draws[cells] = 100 * (sums / (len(hits) * runs[cells].to_numpy()))
     return Bootstrap(grid, point, draws)
+
+
+def crossed(grid: pd.DataFrame, *, metric: str = "accuracy", seed: int = 0) -> Bootstrap:
+    """Join the replicates of a ladder (`ladder.ladder_grid`) over its runs, which are resampled, too.
+
+    `metric` is one of `METRICS`. A replicate has fewer distinct rows than the study, so that its classifiers are
+    a little worse: the replicates of a cell are moved to have the mean that was measured, and only their spread counts.
+    """
+    index = METRICS.index(metric)
+    point, draws = {}, {}
+    for cell, rows in grid.groupby(CELL, sort=False):
+        source, target, _, k = cell
+        moved = 100 * np.stack([values[index] for values in rows.sort_values("run")["draws"]])  # runs, replicates
+        runs = bootstrap_weights(len(moved), derive_seed(seed, "runs", source, int(k), len(moved)), moved.shape[1])
+        mixed = (runs.T * moved).sum(axis=0) / len(moved)
+        point[cell] = 100 * float(rows[metric].mean())
+        draws[cell] = mixed - mixed.mean() + point[cell]
+    cells = pd.MultiIndex.from_tuples(point, names=CELL)
+    frame = pd.DataFrame(np.stack(list(draws.values()), axis=1), columns=cells)
+    return Bootstrap(grid, pd.Series(list(point.values()), cells), frame)
 
 
 def bootstrap_runs(grid: pd.DataFrame, *, seed: int = 0) -> Bootstrap:
@@ -174,6 +197,16 @@ def difference(boot: Bootstrap, a: Key, b: Key, pairs: Sequence[Pair] | None = N
     """Accuracy of A minus accuracy of B in points, on the same target rows, mean over the pairs (default: all)."""
     point, draws = _gains(boot, a, b, pairs)
     return _interval(point.mean(), draws.mean(axis=1))
+
+
+def over_sources(boot: Bootstrap, a: Key, b: Key) -> Interval:
+    """Accuracy of A minus accuracy of B in points, with a t interval over the means of the sources: other corpora.
+
+    The interval is infinite where there is one source only.
+    """
+    means = _gains(boot, a, b, None)[0].groupby(level="source").mean()
+    spread = means.std() * t.ppf(PERCENTILES[1] / 100, len(means) - 1) / np.sqrt(len(means)) if len(means) > 1 else np.inf
+    return Interval(float(means.mean()), float(means.mean() - spread), float(means.mean() + spread))
 
 
 def wins(boot: Bootstrap, a: Key, b: Key, pairs: Sequence[Pair] | None = None) -> Interval:

@@ -7,7 +7,7 @@ import pytest
 from tsns_lib import SingleTSNS, extract, load_encoder, load_source, transfer_grid
 from tsns_lib.classifier import fit_classifier
 from tsns_lib.sampling import run_seed
-from tsns_lib.transfer import _parts, _pool
+from tsns_lib.transfer import parts_of, pool_of
 
 SMALL = {"neurons": [20, 50], "runs": 2, "n_resamples": 4, "n_trees": 20, "max_length": 64, "progress": False}
 
@@ -100,7 +100,7 @@ def test_a_source_alone_cannot_be_transferred(domains, encoder):
         transfer_grid([domains[0], domains[0]], domains[1:], encoder, **SMALL)
 
 
-def test_several_sources_are_pooled_whatever_their_order(domains, encoder):
+def test_several_sources_arepool_ofed_whatever_their_order(domains, encoder):
     books, dvd, kitchen = domains
     settings = {**SMALL, "neurons": [20], "runs": 1}
     grid, turned = (transfer_grid([pair], [kitchen], encoder, **settings) for pair in ((books, dvd), (dvd, books)))
@@ -112,8 +112,8 @@ def test_several_sources_are_pooled_whatever_their_order(domains, encoder):
 
 
 def test_a_budget_is_shared_and_smaller_shares_are_part_of_larger_ones(domains):
-    parts = [_parts(domains[:2], budget, "leave_one_out", 0) for budget in (20, 90, None)]
-    pools = [_pool(part, lambda source: np.arange(80.0)[:, None]) for part in parts]
+    parts = [parts_of(domains[:2], budget, "leave_one_out", 0) for budget in (20, 90, None)]
+    pools = [pool_of(part, lambda source: np.arange(80.0)[:, None]) for part in parts]
     assert [len(pool.y) for pool in pools] == [20, 90, 160]
     assert np.unique(pools[1].source_of_row, return_counts=True)[1].tolist() == [45, 45]
     rows = [set(zip(pool.source_of_row, pool.X[:, 0], strict=True)) for pool in pools]
