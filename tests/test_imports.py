@@ -22,7 +22,7 @@ ALLOWED |= {module: BASE + METHOD + DATA + TOP[:n] for n, module in enumerate(TO
 ALLOWED |= {"corpora": ("validation",), "__init__": ()}
 
 # In tsns_workbook, these serve all topics and import none of them.
-COMMON = ("paper", "project", "statistics", "plots", "report")
+COMMON = ("paper", "families", "project", "statistics", "plots", "report", "dyads")
 RUNNER = ("project", "receipts", "run", "cli")
 
 USES_TORCH = {

@@ -5,10 +5,13 @@ The record is one JSON output, which the runner of the notebooks collects into `
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from tsns_workbook.families import ERROR, adjusted_p
 from tsns_workbook.paper import CLAIMS, Claim
@@ -28,6 +31,7 @@ HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
 # of a comparison that is ours, not a claim of the paper's
 OUR_WORDS = {REPRODUCED: HOLDS, INCONCLUSIVE: INCONCLUSIVE, CONTRADICTED: DOES_NOT_HOLD}
 YES_NO = {True: "yes", False: "no", None: ""}
+DAGGER_MEANS = " († the encoder was trained on it)"
 OPTIONAL = ("size", "above majority", "by selection")  # columns of a table of claims that is left out if empty
 METHOD_LABELS = {
     "tsns": "TSNS",
@@ -84,11 +88,14 @@ def label(method: str, k: int) -> str:
 # what was loaded
 
 
-def sources_table(sources: Iterable[Any]) -> pd.DataFrame:
-    """What was loaded, a row for each source: rows kept and skipped, official counts, share of the largest class."""
+def sources_table(sources: Iterable[Any], encoder: Any = None) -> pd.DataFrame:
+    """What was loaded, a row for each source: rows kept and skipped, official counts, share of the largest class.
+
+    With an `encoder`, † marks a source that it was trained on.
+    """
     rows = [
         {
-            "source": source.name,
+            "source": marked(source.name, encoder),
             "task": source.task,
             "split": source.split,
             "rows": source.n_rows,
@@ -100,7 +107,8 @@ def sources_table(sources: Iterable[Any]) -> pd.DataFrame:
         }
         for source in sources
     ]
-    return pd.DataFrame(rows).astype({"official": "Int64", "paper": "Int64"})
+    table = pd.DataFrame(rows).astype({"official": "Int64", "paper": "Int64"})
+    return table.rename(columns={"source": f"source{DAGGER_MEANS}"}) if _any_marked(table["source"]) else table
 
 
 def _provenance(origin: Mapping[str, Any]) -> str:
@@ -110,37 +118,97 @@ def _provenance(origin: Mapping[str, Any]) -> str:
 
 
 def encoder_table(encoder: Any) -> pd.DataFrame:
-    """Which encoder this is, in one row: its shape, and what identifies its weights."""
+    """Which encoder this is: its shape, what identifies its weights, and what its card says of its training."""
     facts = {
         "encoder": encoder.name,
-        "layers": encoder.n_layers,
-        "neurons a layer": encoder.hidden_size,
-        "neurons": encoder.n_neurons,
+        "layers × neurons": f"{encoder.n_layers} × {encoder.hidden_size:,} = {encoder.n_neurons:,}",
         "dtype": encoder.dtype,
         "commit": encoder.revision or "not from a hub",
         "fingerprint": encoder.digest[:16],
     }
-    return pd.DataFrame([facts])
+    known = card(encoder)
+    if known is None:
+        untrained = encoder.random_seed is not None
+        facts["card"] = (
+            "random weights, trained on nothing" if untrained else "no card: what it was trained on is unknown"
+        )
+    else:
+        words = ("pooling", "objective", "trained on", "before that")
+        facts |= {f"card: {name}": known[name] for name in words if name in known}
+        facts["card: marked † here"] = ", ".join(known["seen"]) or "nothing"
+        facts["card: source"] = known["source"]
+    return pd.DataFrame({"": facts}).rename_axis("fact").rename(columns={"": "value"}).reset_index()
+
+
+def card(encoder: Any) -> dict[str, Any] | None:
+    """What `encoder_cards.yaml` says of an encoder (or of its name); None where it knows neither name nor weights."""
+    if getattr(encoder, "random_seed", None) is not None:
+        return None
+    name = encoder if isinstance(encoder, str) else encoder.name
+    weights = getattr(encoder, "files", {}).get("model.safetensors", name)
+    return next((card for card in _cards().values() if name in card["names"] or card.get("weights") == weights), None)
+
+
+def seen_in_training(encoder: Any, source: str) -> bool:
+    """Say whether an encoder (or its name) was trained on a source or, of a union, on one of its members.
+
+    A generated source was seen by nobody, and of an encoder without a card nothing is known: both are False.
+
+    Examples
+    --------
+    >>> seen_in_training("builtin:minilm", "qqp"), seen_in_training("builtin:minilm", "miniature:qqp")
+    (True, False)
+    >>> seen_in_training("builtin:minilm", "rte+mnli"), seen_in_training("bert-large-uncased", "qqp")
+    (True, False)
+    """
+    known = card(encoder)
+    return known is not None and any(name.removeprefix("hub:") in known["seen"] for name in source.split("+"))
+
+
+def marked(source: str, encoder: Any = None) -> str:
+    """Write a source with † if the encoder was trained on it; of a union, each member.
+
+    Examples
+    --------
+    >>> marked("rte+qqp", "builtin:minilm")
+    'rte+qqp †'
+    """
+    if encoder is None:
+        return source
+    return "+".join(f"{name} †" if seen_in_training(encoder, name) else name for name in source.split("+"))
+
+
+def _any_marked(names: Iterable[str]) -> bool:
+    return any("†" in name for name in names)
+
+
+@cache
+def _cards() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(files(__package__).joinpath("encoder_cards.yaml").read_text(encoding="utf-8"))
 
 
 # ours beside the paper's
 
 
-def beside_paper(grid: pd.DataFrame, paper: pd.DataFrame, *, columns: Sequence[Key] | None = None) -> pd.DataFrame:
+def beside_paper(
+    grid: pd.DataFrame, paper: pd.DataFrame, *, columns: Sequence[Key] | None = None, encoder: Any = None
+) -> pd.DataFrame:
     """Set our accuracies beside the paper's, pair by pair, in percent: (method and K) x (ours, paper, difference).
 
     `grid` is a transfer grid, its runs are averaged; `paper` is one of `paper.table2` ... `table5` (of the last, the
     rows of one budget). `columns` says what to show, by default every method and K that both have; what only one side
     has is shown alone. Pairs stand in the paper's order, then those that only we have; the last row is the average
     over the pairs that have all figures of that method and K. A difference is taken between the two figures shown.
+    With the `encoder` of the grid, † marks what it was trained on.
     """
     if paper.duplicated(["source", "target", "method", "k"]).any():
         raise ValueError("paper holds a cell twice; choose one budget of Table 5")
+    generated = bool(grid["generated"].any())
     names: dict[tuple[frozenset, str], str] = {}
     theirs, ours = _cells(paper, 1, names), _cells(grid, 100, names)
     shown = [name for name in theirs if name in ours] if columns is None else [label(*key) for key in columns]
     pairs = pd.Index(names.values(), name="source → target")
-    sides = {"ours (generated)" if grid["generated"].any() else "ours": ours, "paper": theirs}
+    sides = {"ours (generated)" if generated else "ours": ours, "paper": theirs}
     table, compared = {}, set()
     for name in shown:
         figures = {side: cells[name].reindex(pairs) for side, cells in sides.items() if name in cells}
@@ -156,6 +224,10 @@ def beside_paper(grid: pd.DataFrame, paper: pd.DataFrame, *, columns: Sequence[K
     if not table:
         raise ValueError("the grid and the paper have no method and k in common; say what to show with columns")
     wide = pd.concat(table, axis=1)
+    if encoder is not None and not generated:
+        wide.index = wide.index.map(
+            lambda pair: " → ".join(marked(name, encoder) for name in pair.split(" → "))
+        ).rename(f"source → target{DAGGER_MEANS}")
     # where a method lacks some pairs, no one number of pairs would be true
     return wide.rename(index={"average": f"average of {compared.pop()} pairs"}) if len(compared) == 1 else wide
 
@@ -254,15 +326,15 @@ def reading(row: Mapping[str, Any]) -> str:
     return REPRODUCED + "".join(words for field, words in reservations.items() if row[field] is False)
 
 
-def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False) -> pd.DataFrame:
+def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False, encoder: Any = None) -> pd.DataFrame:
     """Lay out judged claims for reading: the paper's statement and figure, ours with its interval, the verdict.
 
     `size` is ours over the paper's. "after Holm" is the verdict that is left once the family of the claim (its table
-    or figure) shares the error of 5 %.
+    or figure) shares the error of 5 %. With an `encoder`, † marks a claim about corpora that it was trained on.
     """
     rows = [
         {
-            "claim": _stated(row["id"]).statement,
+            "claim": _stated(row["id"]).statement + (" †" if about_seen(row["id"], encoder, generated) else ""),
             "where": row["paper_ref"],
             "paper": _number(row["paper"]),
             caption("ours", generated): _number(row["ours"]),
@@ -276,7 +348,16 @@ def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False
         for row, after in zip(claims, after_holm(claims), strict=True)
     ]
     table = pd.DataFrame(rows)
+    if _any_marked(table["claim"]):
+        table = table.rename(columns={"claim": f"claim{DAGGER_MEANS.replace('it)', 'a corpus of it)')}"})
     return table.drop(columns=[name for name in OPTIONAL if not table[name].any()])
+
+
+def about_seen(id: str, encoder: Any, generated: bool = False) -> bool:
+    """Say whether a claim is about a corpus that the encoder was trained on; never where the data are generated."""
+    if encoder is None or generated:
+        return False
+    return any(seen_in_training(encoder, corpus) for corpus in _stated(id).corpora)
 
 
 def after_holm(claims: Sequence[Mapping[str, Any]]) -> list[str]:

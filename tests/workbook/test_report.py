@@ -1,6 +1,8 @@
 """Ours beside the paper's, verdicts, and the record of a notebook."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -13,14 +15,20 @@ from tsns_workbook.report import (
     MIME,
     beside_paper,
     caption,
+    card,
     claim,
     claims_table,
+    encoder_table,
     label,
     reading,
     result,
+    seen_in_training,
     short_name,
+    sources_table,
     verdict,
 )
+
+from tsns_lib import load_encoder, load_source
 
 ABOVE = {"estimate": 2.0, "low": 1.0, "high": 3.0}
 JUDGED = claim("table2.gain", 12.0, 11.0, 13.0)
@@ -303,3 +311,48 @@ def test_record_refuses_a_claim_that_was_not_judged(broken):
 def test_record_refuses_an_empty_name():
     with pytest.raises(ValueError, match="profile must be a non-empty string"):
         result("n", "", False, "e", [], {})
+
+
+def test_an_encoder_shows_its_card():
+    shown = encoder_table(load_encoder()).set_index("fact")["value"]
+    assert shown["layers × neurons"] == "6 × 384 = 2,304"
+    assert shown["card: pooling"] == "mean"
+    assert shown["card: marked † here"] == "snli, mnli, qqp"
+
+
+def test_a_copy_of_an_encoder_is_known_by_its_weights(tmp_path):
+    original = load_encoder()
+    folder = shutil.copytree(original.folder, tmp_path / "mine")
+    assert seen_in_training(load_encoder(folder), "hub:snli")
+
+
+def test_of_random_weights_and_unknown_encoders_nothing_is_known(tmp_path):
+    untrained = load_encoder(random_weights=True)
+    assert not seen_in_training(untrained, "qqp")
+    assert encoder_table(untrained)["value"].iloc[-1] == "random weights, trained on nothing"
+    assert card("my/encoder") is None
+
+
+def test_what_the_encoder_was_trained_on_is_marked():
+    grid = make_grid([("scitail", "qqp", "tsns", 100, 0, 0.6), ("qqp", "scitail", "tsns", 100, 0, 0.6)])
+    table = beside_paper(grid, paper.table3(), encoder="builtin:minilm")
+    assert {"scitail → qqp †", "qqp † → scitail", "average of 2 pairs"} < set(table.index)
+    assert table.index.name == "source → target († the encoder was trained on it)"
+    assert "†" not in "".join(beside_paper(grid, paper.table3(), encoder="bert-large-uncased").index)
+    generated = beside_paper(grid.assign(generated=True), paper.table3(), encoder="builtin:minilm")
+    assert "†" not in "".join(generated.index)
+
+
+def test_generated_sources_are_never_marked():
+    sources = [load_source("miniature:qqp")]
+    assert sources_table(sources, load_encoder())["source"].tolist() == ["miniature:qqp"]
+    own = [replace(source, name="qqp") for source in sources]
+    name = "source († the encoder was trained on it)"
+    assert sources_table(own, load_encoder())[name].tolist() == ["qqp †"]
+
+
+def test_claims_about_seen_corpora_are_marked_on_real_data_only():
+    rows = [claim("table3.gain_qqp", 1.0, 0.5, 1.5), JUDGED]
+    (marked, plain) = claims_table(rows, encoder="builtin:minilm").iloc[:, 0]
+    assert marked.endswith(" †") and "†" not in plain
+    assert "claim" in claims_table(rows, encoder="builtin:minilm", generated=True)
