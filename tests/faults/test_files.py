@@ -143,7 +143,6 @@ def test_a_bad_byte_is_named_by_its_line(tmp_path, name, content, place):
         ("a.jsonl", "[" * 100_000 + "\n", "line 1: not a JSON object"),
         ("a.jsonl", '[["text", "a"], ["label", 1]]\n', "line 1: not a JSON object"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 0}\n', "row 2, column 'text': not valid"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": null, "label": 0}\n', "row 2, column 'text': empty"),
         ("a.csv", 'text,label\nx,1\n"y" z,0\n', "row 2: not readable as CSV"),
         ("a.csv", '"text"x,label\ny,0\n', "header: not readable as CSV"),
         ("a.parquet", "PAR1 and no more PAR1", "not readable as Parquet"),
@@ -157,16 +156,16 @@ def test_what_is_no_row_is_named_in_one_line(tmp_path, name, content, message):
 
 
 def test_a_null_in_parquet_is_named_by_its_row(tmp_path):
-    pd.DataFrame({"text": ["a", None], "label": [0, 1]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"a\.parquet, row 2, column 'text': empty"):
-        load_source(tmp_path / "a.parquet")
+    pd.DataFrame({"text": ["a", None, "b"], "label": [0, 1, 1]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.warns(UserWarning, match=r"a\.parquet: 1 of 3 .*: empty text in 1 \(first: row 2\)"):
+        assert load_source(tmp_path / "a.parquet").frame["text"].tolist() == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    "value", [3, None, b"a.csv", pd.DataFrame(), ["a.csv"]], ids=lambda value: type(value).__name__
+    "value", [3, None, b"a.csv", {"text": ["a"]}, ["a.csv"]], ids=lambda value: type(value).__name__
 )
 def test_what_is_no_path_is_one_line(value):
-    with pytest.raises(ValueError, match="name_or_path: must be a name or a path, got "):
+    with pytest.raises(ValueError, match="name_or_path_or_frame: must be a name, a path or a frame, got "):
         load_source(value)
 
 

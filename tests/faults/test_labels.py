@@ -83,9 +83,6 @@ def test_no_class_in_a_csv_is_named_by_file_and_row(tmp_path, labels, row, reaso
 @pytest.mark.parametrize(
     ("labels", "row", "reason"),
     [
-        ("0 1 null", 3, "missing"),
-        ("0 NaN 1", 2, "missing"),
-        ('0 "" 1', 2, "missing"),
         ("[1,2] [0]", 1, r"\[1, 2\] is no label; write text, a whole number, or true and false"),
         ('{"a":1} 0', 1, r"\{'a': 1\} is no label"),
         ("0 1 true", 3, "True is a truth value, but row 1 has a number; labels are all of one kind"),
@@ -107,8 +104,6 @@ def test_no_class_in_a_jsonl_is_named_by_file_and_row(tmp_path, labels, row, rea
     ("labels", "row", "reason"),
     [
         (pd.to_datetime(["2020-01-01", None, "2020-01-02"]), 1, "is no label"),
-        (pd.array([0, None, 1], "Int64"), 2, "missing"),
-        (pd.array([True, None, False], "boolean"), 2, "missing"),
         ([[1], [2], [3]], 1, "is no label"),
         ([b"a", b"b", b"c"], 1, "b'a' is no label"),
         ([0.0, 1.0, 0.25], 3, "0.25 is a quantity"),
@@ -118,6 +113,21 @@ def test_no_class_in_a_parquet_is_named_by_file_and_row(tmp_path, labels, row, r
     pd.DataFrame({"text": ["a", "b", "c"], "label": labels}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=rf"a\.parquet, row {row}, column 'label': .*{reason}"):
         load_source(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "labels", [["0", None, "1"], [0, np.nan, 1], [0, pd.NA, 1], ["0", " ", "1"], [True, None, False]]
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "frame"])
+def test_a_missing_label_is_never_a_class(tmp_path, labels, ending):
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": pd.Series(labels, dtype=object).convert_dtypes()})
+    if ending == "parquet":
+        frame.to_parquet(tmp_path / "a.parquet")
+    elif ending == "jsonl":
+        frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    with pytest.warns(UserWarning, match=r"1 of 3 rows are not used: missing label in 1 \(first: row 2\)"):
+        source = load_source(frame if ending == "frame" else tmp_path / f"a.{ending}")
+    assert (source.frame["text"].tolist(), len(source.classes)) == (["a", "c"], 2)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint64", "float32", "Int64"])

@@ -1,9 +1,12 @@
 """Corpora by name, path and hub id: what loads, what is counted, and every line that a mistake gives."""
 
+import gzip
 import io
 import json
+import lzma
 import re
 import tarfile
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -236,11 +239,13 @@ def test_parquet(tmp_path):
 
 
 BAD = [
-    ("a.csv", "text,label\nx,1\n ,0\n", r"a\.csv, row 2, column 'text': empty"),
-    ("a.csv", "text,text_pair,label\nx,y,1\nx,,0\n", r"a\.csv, row 2, column 'text_pair': empty"),
-    ("a.csv", "text,label\nx,1\ny,\n", r"a\.csv, row 2, column 'label': missing"),
     ("a.csv", "text,klass\nx,1\n", r"a\.csv: no column 'label'; found: text, klass"),
-    ("a.csv", "txt,label\nx,1\n", r"a\.csv: no column 'text'; found: txt, label"),
+    ("a.csv", "txt,label\nx,1\n", r"a\.csv: no column 'text'; found: txt, label; name yours with text="),
+    ("a.csv", "text,label\n ,1\nx,\n", r"none of the 2 rows .*: empty text in 1 \(first: row 1\), missing label in 1 "),
+    ("a.csv.gz", "text,label\nx,1\n", r"a\.csv\.gz: cannot be read to its end \(Not a gzipped file"),
+    ("a.csv.xz", "text,label\nx,1\n", r"a\.csv\.xz: cannot be read to its end"),
+    ("a.csv.zip", "text,label\nx,1\n", r"a\.csv\.zip: cannot be read to its end \(File is not a zip file"),
+    ("a.parquet.gz", "text", r"a\.parquet\.gz: ending '\.gz' is not one of"),
     ("a.csv", "text,label\nx,1\ny,1\n", r"a\.csv: one class only, '1', in all 2 rows"),
     ("a.csv", "text,label\n", r"a\.csv: no rows"),
     ("a.csv", "", r"a\.csv: no rows"),
@@ -249,7 +254,6 @@ BAD = [
     ("a.tsv", "text\tlabel\nx\n", r"a\.tsv, row 1: 1 fields, but the header has 2"),
     ("a.jsonl", '{"text": "x", "label": 1}\n{"text"\n', r"a\.jsonl, line 2: not a JSON object"),
     ("a.jsonl", '{"text": "x", "label": 1}\n3\n', r"a\.jsonl, line 2: not a JSON object"),
-    ("a.jsonl", '{"text": "x", "label": 1}\n{"label": 0}\n', r"a\.jsonl, row 2, column 'text': empty"),
     ("a.jsonl", '{"text": 7, "label": 1}\n', r"a\.jsonl, row 1, column 'text': 7 is not text"),
     ("a.parquet", "text", r"a\.parquet: not readable as Parquet"),
     ("a.xlsx", "text", r"a\.xlsx: ending '\.xlsx' is not one of \.csv, \.tsv, \.jsonl, \.parquet"),
@@ -262,6 +266,129 @@ def test_a_bad_file_gives_one_clear_line(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as error:
         load_source(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "skipped", "said"),
+    [
+        ("a.csv", "text,label\nx,1\n ,0\ny,0\n", {"empty text": 1}, r"empty text in 1 \(first: row 2\)"),
+        ("a.csv", "text,text_pair,label\nx,y,1\nx,,0\ny,z,0\n", {"empty text": 1}, "empty text in 1"),
+        (
+            "a.csv",
+            "text,label\nx,1\n,\ny,0\nz,\n",
+            {"empty text": 1, "missing label": 1},
+            r"label in 1 \(first: row 4\)",
+        ),
+        ("a.jsonl", '{"text": "x", "label": 1}\n{"label": 0}\n{"text": "y", "label": 0}\n', {"empty text": 1}, "row 2"),
+    ],
+)
+def test_a_row_that_lacks_a_text_or_a_label_is_counted_and_said(tmp_path, name, content, skipped, said):
+    (tmp_path / name).write_text(content)
+    with pytest.warns(UserWarning, match=rf"{name}: . of . rows are not used: .*{said}"):
+        source = load_source(tmp_path / name)
+    assert source.frame[["text", "label"]].to_numpy().tolist() == [["x", 1], ["y", 0]]
+    assert source.origin["skipped"] == skipped
+    assert source.origin["rows_read"] == source.n_rows + sum(skipped.values())
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("pack", ["", ".gz", ".xz", ".zip"])
+def test_files_as_people_have_them(tmp_path, mark, pack):
+    content = f'Stars{mark}Review{mark}text\n4{mark}"good{mark} indeed"{mark}n\n1{mark}bad{mark}n\n'
+    path = tmp_path / f"reviews.csv{pack}"
+    if pack == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("reviews.csv", content)
+            archive.writestr("__MACOSX/._reviews.csv", "x")
+    else:
+        path.write_bytes({"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[pack](content.encode()))
+    source = load_source(path, text="review", label="stars")
+    assert source.frame[["text", "label"]].to_numpy().tolist() == [[f"good{mark} indeed", 4], ["bad", 1]]
+    assert source.origin["ignored_columns"] == ["text"]
+
+
+def test_an_archive_of_two_files_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.csv.zip", "w") as archive:
+        archive.writestr("a.csv", "text,label\n")
+        archive.writestr("b.csv", "text,label\n")
+    with pytest.raises(ValueError, match=r"a\.csv\.zip: holds 2 files; it must be one"):
+        load_source(tmp_path / "a.csv.zip")
+
+
+def test_a_frame_is_a_corpus_by_its_content():
+    frame = pd.DataFrame({"Text": [" a ", "b", None], "klass": ["x", "y", "x"], 3: [1, 2, 3]}, index=[7, 7, 7])
+    with pytest.warns(UserWarning, match=r"^frame: 1 of 3 rows are not used: empty text in 1 \(first: row 3\)"):
+        source = load_source(frame, label="klass", name="mine")
+    assert (source.name, source.task, source.split, source.classes) == ("mine", "own", "train", ("x", "y"))
+    assert source.frame.to_numpy().tolist() == [["a", None, 0], ["b", None, 1]]
+    assert frame["Text"].tolist()[:2] == [" a ", "b"]
+    other = load_source(frame[:2].assign(klass=["y", "x"]), label="klass")
+    assert other.name == "frame" and other.origin["corpus"] != source.origin["corpus"]
+
+
+class Rows:
+    """What datasets.Dataset has: to_pandas, and features that know the names of classes."""
+
+    features = {"review": None, "label": type("ClassLabel", (), {"names": ["bad", "good"]})}
+
+    def to_pandas(self):
+        return pd.DataFrame({"review": ["a", "b", "c"], "label": [1, 0, -1]})
+
+
+@pytest.mark.filterwarnings("ignore:frame. 1 of 3")
+def test_the_classes_of_a_dataset_have_their_names():
+    source = load_source(Rows(), text="review")
+    assert source.frame["label"].tolist() == [1, 0]
+    assert (source.classes, source.origin["skipped"]) == (("bad", "good"), {"missing label": 1})
+
+
+def test_labels_say_what_a_class_means(tmp_path):
+    path = tmp_path / "stars.csv"
+    path.write_text("text,label\n" + "".join(f"x{star},{star}\n" for star in "1235"))
+    source = load_source(path, labels={1: "negative", "2": "negative", 3: None, 5: "positive"})
+    assert source.frame["text"].tolist() == ["x1", "x2", "x5"]
+    assert (source.numbers, source.frame["label"].tolist()) == ({"negative": 0, "positive": 1}, [0, 0, 1])
+    assert source.origin["skipped"] == {"class left out": 1}
+    assert load_source(path, labels={1: 0, 2: 0, 3: 1, 5: 1}).frame["label"].tolist() == [0, 0, 1, 1]
+    assert load_source("miniature:books").labels_of(source).tolist() == [0, 0, 1]
+    with pytest.raises(
+        ValueError, match="must name every class, .*: it names '1', '6', and there are '1', '2', '3', '5'"
+    ):
+        load_source(path, labels={1: 0, 6: 1})
+
+
+def test_html_entities_are_kept_unless_asked(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\nfish &amp; chips,1\nx,0\n")
+    assert load_source(tmp_path / "a.csv").frame["text"][0] == "fish &amp; chips"
+    source = load_source(tmp_path / "a.csv", unescape=True)
+    assert (source.frame["text"][0], source.origin["repaired"]) == ("fish & chips", {"HTML entities": 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"split": "test"},
+            "split='test': your own rows are all 'train'; keep those to test on in a file of their own",
+        ),
+        ({"text": "note", "label": "note"}, r"my\.csv: one column cannot be two of text"),
+        ({"text_pair": "other"}, r"my\.csv: no column 'other'; found: text, label, note; name yours with text_pair="),
+        ({"text": 3}, "text: must be text, got 3"),
+        ({"labels": {"yes": 1, "no": 1}}, "one class only"),
+        ({"labels": {"yes": 1, "no": 0.5}}, r"my\.csv, row 2, column 'label': 0.5 is a quantity"),
+    ],
+)
+def test_a_wrong_option_of_an_own_file_is_one_line(csv, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_source(csv, **options)
+
+
+@pytest.mark.parametrize("options", [{"text": "x"}, {"labels": {0: 1}}, {"unescape": True}], ids=str)
+def test_columns_and_labels_are_for_own_rows(options):
+    with pytest.raises(
+        ValueError, match=f"{next(iter(options))}: is for your own rows, and 'miniature:sst' is a corpus"
+    ):
+        load_source("miniature:sst", **options)
 
 
 def test_not_utf8_is_one_line_too(tmp_path):

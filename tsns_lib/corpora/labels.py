@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -19,32 +19,31 @@ _NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]
 _NO_NAMES = {"nan", "none", "null", "na", "n/a", "<na>", "nat", "inf", "infinity", "true", "false"}
 
 
-def numbered(values: Sequence[Any], place: str) -> tuple[list[int], dict[str, int]]:
+def numbered(labels: pd.Series, place: str) -> tuple[list[int], dict[str, int]]:
     """Number the labels of a file, and return with them the number of each name (empty where labels are numbers).
 
     Whole numbers keep their value. Text and truth values are numbered 0 to C-1 in the sorted order of their text. A
-    label that is missing, of another kind than the first, a quantity, or too large is a ValueError that names the place
-    and the row, which counts from 1.
+    label of another kind than the first, a quantity, or one that is too large is a ValueError that names the place; in
+    it, {} stands for the row, which is the label's index.
 
     Examples
     --------
-    >>> numbered(["yes", "no", "yes"], "my.csv"), numbered(["5", "-2.0"], "my.csv"), numbered(["010", "10"], "my.csv")
-    (([1, 0, 1], {'no': 0, 'yes': 1}), ([5, -2], {}), ([0, 1], {'010': 0, '10': 1}))
+    >>> [numbered(pd.Series(labels), "row {}") for labels in (["yes", "no", "yes"], ["5", "-2.0"], ["010", "10"])]
+    [([1, 0, 1], {'no': 0, 'yes': 1}), ([5, -2], {}), ([0, 1], {'010': 0, '10': 1})]
     """
 
     def refused(row: int, reason: str) -> ValueError:
-        return ValueError(f"{place}, row {row}, column 'label': {reason}")
+        return ValueError(f"{place.format(row)}: {reason}")
 
+    rows, values = labels.index, labels.tolist()
     kind = ""
-    for row, value in enumerate(values, 1):
-        if _is_missing(value):
-            raise refused(row, "missing")
+    for row, value in zip(rows, values, strict=True):
         own = _kind(value)
         if not own:
             raise refused(row, f"{_shown(value)} is no label; write text, a whole number, or true and false")
         kind = kind or own
         if own != kind:
-            raise refused(row, f"{_shown(value)} is {own}, but row 1 has {kind}; labels are all of one kind")
+            raise refused(row, f"{_shown(value)} is {own}, but row {rows[0]} has {kind}; labels are all of one kind")
     if kind == "a truth value":
         return _in_order([str(bool(value)) for value in values])
     if kind == "text":
@@ -53,9 +52,9 @@ def numbered(values: Sequence[Any], place: str) -> tuple[list[int], dict[str, in
         if names and (len(names) == len(values) or not {name.lower().lstrip("+-") for name in names} <= _NO_NAMES):
             return _in_order(values)
         if names:
-            raise refused(values.index(names[0]) + 1, f"{names[0]!r} among numbers is no class")
+            raise refused(rows[values.index(names[0])], f"{names[0]!r} among numbers is no class")
     numbers = []
-    for row, value in enumerate(values, 1):
+    for row, value in zip(rows, values, strict=True):
         try:
             numbers.append(_whole(value))
         except ValueError as error:
@@ -68,7 +67,30 @@ def _in_order(names: list[str]) -> tuple[list[int], dict[str, int]]:
     return [numbers[name] for name in names], numbers
 
 
-def _is_missing(value: Any) -> bool:
+def meant(classes: list[int], numbers: Mapping[str, int], meaning: Mapping[Any, Any], place: str) -> list[Any]:
+    """What `meaning` says of the class of each row, by its name: another name or number, or None to leave it out.
+
+    Examples
+    --------
+    >>> meant([1, 3, 5], {}, {1: "bad", 3: None, 5: "good"}, "my.csv")
+    ['bad', None, 'good']
+    """
+    names = {number: name for name, number in numbers.items()} or {number: str(number) for number in classes}
+    said = {str(name).strip(): value for name, value in meaning.items()}
+    if set(said) != set(names.values()):
+        both = f"{listed(said)}, and there are {listed(names[number] for number in sorted(names))}"
+        raise ValueError(f"{place}: labels= must name every class, with None for one to leave out: it names {both}")
+    return [said[names[number]] for number in classes]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in quotation marks, at most ten of them."""
+    first = [f"{name!r:.40}" for name in names]
+    return ", ".join(first[:10]) + (f" and {len(first) - 10} more" if len(first) > 10 else "") or "none"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: white space, None, NaN, NaT or pandas.NA."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or bool(pd.api.types.is_scalar(value) and pd.isna(value))

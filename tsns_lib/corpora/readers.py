@@ -5,16 +5,18 @@ entailment, paraphrase and duplicate are 1; negative, neutral, not_entailment an
 left out. Whatever is skipped or repaired on the way is counted.
 """
 
+import gzip
 import json
 import lzma
 import re
 import tarfile
+import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pandas as pd
 
@@ -227,13 +229,25 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Lines end at newlines only: `str.splitlines` would also cut at the stray control characters inside the texts.
     """
-    with path.open("rb") as file:
+    with PACKED.get(path.suffix.lower(), open)(path, "rb") as file:
         number = 0
         while line := file.readline(MAX_TEXT + 1):
             number += 1
             if len(line) > MAX_TEXT:
                 raise ValueError(f"{path}, line {number}: longer than {MAX_TEXT:,} bytes")
             yield number, _decode(line, f"{path}, line {number}", "utf-8-sig" if number == 1 else "utf-8")
+
+
+def _only_member(path: Path, _: str) -> IO[bytes]:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        if len(names) != 1:
+            raise ValueError(f"{path}: holds {len(names)} files; it must be one")
+        return archive.open(names[0])
+
+
+# how a packed file is opened, by its ending
+PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zip": _only_member}
 
 
 def _decode(content: bytes, name: str, encoding: str = "utf-8-sig") -> str:

@@ -1,9 +1,10 @@
 """A corpus by name, by path or from the hub as one plain value, and the list of the corpora that have a name."""
 
+import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsns_lib.corpora import miniature
 from tsns_lib.corpora.hub import read_copies, read_hub
+from tsns_lib.corpora.labels import listed
 from tsns_lib.corpora.own import read_own
 from tsns_lib.corpora.readers import Reading
 from tsns_lib.corpora.registry import REGISTRY, SPLITS, Corpus
@@ -88,16 +90,18 @@ class Source:
         """
         ours, theirs = self._present(), other._present()
         numbers = {theirs[name]: ours[name] for name in theirs if name in ours}
-        both = f"{self.name} has the classes {_listed(ours)}, and {other.name} has {_listed(theirs)}"
+        both = f"{self.name} has the classes {listed(ours)}, and {other.name} has {listed(theirs)}"
         if len(numbers) < len(theirs):
             sorted_by_text = self.origin.get("labels") or other.origin.get("labels")
             if sorted_by_text or not set(theirs.values()) <= set(ours.values()):
-                lacking = _listed(name for name in theirs if name not in ours)
-                raise ValueError(f"labels: {both}; names must agree, case and spelling too: {lacking} has no partner")
+                lacking = [name for name in theirs if name not in ours]
+                fault = f"names must agree, case and spelling too: {listed(lacking)} has no partner"
+                mapping = f"{{{lacking[0]!r:.40}: {next(iter(ours))!r:.40}, ...}}"
+                raise ValueError(f"labels: {both}; {fault}; load_source(..., labels={mapping}) renames them")
             numbers = {number: number for number in theirs.values()}
             warnings.warn(f"labels: {both}; they are compared by number", stacklevel=2)
         if rest := set(ours.values()) - set(numbers.values()):
-            extra = _listed(name for name in ours if ours[name] in rest)
+            extra = listed(name for name in ours if ours[name] in rest)
             warnings.warn(f"labels: {both}; rows predicted as the class {extra} count as wrong", stacklevel=2)
         return other.frame["label"].map(numbers).to_numpy(dtype=np.int64)
 
@@ -108,15 +112,20 @@ class Source:
         if not known.all():
             row = int(known.argmin())
             label = self.frame["label"].tolist()[row]
-            raise ValueError(f"{self.name}: the label of row {row}, {label!r:.60}, is none of {_listed(numbers)}")
+            raise ValueError(f"{self.name}: the label of row {row}, {label!r:.60}, is none of {listed(numbers)}")
         present = set(self.frame["label"])
         return {name: number for name, number in numbers.items() if number in present}
 
 
 def load_source(
-    name_or_path: str | os.PathLike[str],
+    name_or_path_or_frame: Any,
     *,
     name: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    labels: Mapping[Any, Any] | None = None,
+    unescape: bool = False,
     split: str = "train",
     data_dir: str | os.PathLike[str] | None = None,
     limit: int | None = None,
@@ -127,17 +136,25 @@ def load_source(
 
     Parameters
     ----------
-    name_or_path : str or path
+    name_or_path_or_frame : str, path, DataFrame or datasets.Dataset
         A corpus of Table 1 (`"books"`, `"dvd"`, `"electronics"`, `"kitchen"`, `"mr"`, `"sst"`, `"scitail"`,
         `"snli"`, `"mnli"`, `"rte"`, `"qqp"`, `"mrpc"`) in its official files; the same with `"miniature:"`
-        (built in, generated) or `"hub:"` (Hugging Face hub) before it; or the path of a CSV, TSV, JSONL or
-        Parquet file with `text[, text_pair], label`, in UTF-8; `~` is your home folder.
+        (built in, generated) or `"hub:"` (Hugging Face hub) before it; or your own rows: a frame, or the path of a CSV
+        (separated by `,`, `;`, `|` or tabs), TSV, JSONL or Parquet file in UTF-8; the first three may be packed
+        (`.gz`, `.xz`, `.zip`). `~` is your home folder.
     name : str, optional
         What to call the source. Results and seeds go by it, so two corpora need two names. Default: the name of the
-        corpus, or the folder and name of your file.
+        corpus, the folder and name of your file, or `"frame"`.
+    text, text_pair, label : str, optional
+        The columns of your own rows, in any case. Default: `"text"`, `"text_pair"` if there is one, and `"label"`.
+    labels : dict, optional
+        What the labels of your own rows mean: a name or number for every class, None to leave its rows out. So
+        `{1: "negative", 2: None, 3: "positive"}` meets the reviews of Table 1. Default: labels as they are.
+    unescape : bool
+        Whether to write HTML entities of your own texts as the characters that they stand for. Default: not.
     split : str, default "train"
-        `"train"`, and `"dev"` and `"test"` where the corpus has them. Your own file is always read whole, and this is
-        only a name. The paper's targets are the whole Amazon domains (`"train"`), SciTail `"test"` and QQP `"dev"`.
+        `"train"`, and `"dev"` and `"test"` where the corpus has them; your own rows are all `"train"`. The
+        paper's targets are the whole Amazon domains (`"train"`), SciTail `"test"` and QQP `"dev"`.
     data_dir : path, optional
         Folder of the official files. Default: the environment variable `TSNS_DATA`.
     limit : int, optional
@@ -174,27 +191,37 @@ def load_source(
     >>> source.origin["limit"]
     '10 of 240 rows, classes in proportion, seed 0'
     """
-    if not isinstance(name_or_path, str | os.PathLike) or not isinstance(os.fspath(name_or_path), str):
-        raise ValueError(f"name_or_path: must be a name or a path, got {type(name_or_path).__name__}")
-    for argument, value in {"name": name, "split": split, "revision": revision}.items():
+    given = name_or_path_or_frame
+    for argument, value in {"name": name, "text": text, "text_pair": text_pair, "label": label, "split": split}.items():
         if not (value is None and argument != "split") and not (isinstance(value, str) and value.strip()):
             raise ValueError(f"{argument}: must be text, got {value!r:.60}")
     seed = whole_number("seed", seed, least=0)
     limit = None if limit is None else whole_number("limit", limit)
-    wanted = os.fspath(name_or_path)
+    own = {"text": text, "text_pair": text_pair, "label": label, "labels": labels, "unescape": unescape}
+    is_frame = isinstance(given, pd.DataFrame) or hasattr(given, "to_pandas")
+    if not is_frame and not (isinstance(given, str | os.PathLike) and isinstance(os.fspath(given), str)):
+        raise ValueError(f"name_or_path_or_frame: must be a name, a path or a frame, got {type(given).__name__}")
+    wanted = "" if is_frame else os.fspath(given)
     prefix, _, rest = wanted.partition(":")
     if revision is not None and (prefix != "hub" or "@" in rest):
         reason = "names its own" if prefix == "hub" else "is none: write 'hub:...'"
         raise ValueError(f"revision={revision!r} pins a hub corpus, and {wanted!r} {reason}")
+    named = prefix in ("miniature", "hub") or (isinstance(given, str) and wanted in REGISTRY)
+    if refused := [option for option, value in own.items() if named and value]:
+        raise ValueError(f"{refused[0]}: is for your own rows, and {wanted!r} is a corpus of Table 1")
     if prefix == "miniature":
         source = _from_miniature(wanted, _corpus(rest, split), split, seed)
     elif prefix == "hub":
         rest, _, pinned = rest.partition("@")
         source = _from_hub(f"hub:{rest}", _corpus(rest, split), split, pinned or revision)
-    elif isinstance(name_or_path, str) and wanted in REGISTRY:
+    elif named:
         source = _from_files(_corpus(wanted, split), split, _folder(data_dir))
+    elif split != "train":
+        raise ValueError(
+            f"split={split!r}: your own rows are all 'train'; keep those to test on in a file of their own"
+        )
     else:
-        source = _from_own(Path(wanted), split)
+        source = _from_own(given if is_frame else Path(wanted), own)
     if limit is not None:
         source = _limited(source, limit, seed)
     return source if name is None else replace(source, name=name)
@@ -311,18 +338,31 @@ def _from_miniature(name: str, corpus: Corpus, split: str, seed: int) -> Source:
     return _source(name, corpus.task, split, frame, {"kind": "miniature", "seed": seed}, corpus.classes)
 
 
-def _from_own(path: Path, split: str) -> Source:
-    file = _expanded(path)
-    if not os.path.exists(file):  # not Path.exists, which raises for a text that is no path at all
-        raise FileNotFoundError(
-            f"{os.fspath(path)[:200]}: no such file, nor a corpus of Table 1: {', '.join(REGISTRY)}"
-        )
-    frame, facts = read_own(file)
+def _from_own(given: Any, own: dict[str, Any]) -> Source:
+    if isinstance(given, Path):
+        file = _expanded(given)
+        if not os.path.exists(file):  # not Path.exists, which raises for a text that is no path at all
+            missing = f"{os.fspath(given)[:200]}: no such file, nor a corpus of Table 1"
+            raise FileNotFoundError(f"{missing}: {', '.join(REGISTRY)}")
+        frame, facts = read_own(file, **own)
+        place = Path(os.path.abspath(file))
+        name, corpus = f"{place.parent.name}/{place.name}".lstrip("/"), str(file.resolve())
+    else:
+        frame, facts = read_own(_pandas(given, own["label"] or "label"), **own)
+        rows = hashlib.sha256(frame.to_json().encode("utf-8")).hexdigest()
+        name, corpus = "frame", f"a frame of {len(frame)} rows, {rows[:16]}"
     classes = tuple(facts["labels"]) or tuple(str(label) for label in sorted(set(frame["label"])))
-    place = Path(os.path.abspath(file))
-    name = f"{place.parent.name}/{place.name}".lstrip("/")
-    origin = {"kind": "own", "corpus": str(file.resolve()), "path": str(path), **facts}
-    return _source(name, "own", split, frame, origin, classes)
+    return _source(name, "own", "train", frame, {"kind": "own", "corpus": corpus, **facts}, classes)
+
+
+def _pandas(given: Any, label: str) -> pd.DataFrame:
+    """The rows of a DataFrame, or of what can become one, such as a datasets.Dataset, whose labels get their names."""
+    if isinstance(given, pd.DataFrame):
+        return given
+    frame = given.to_pandas()
+    if names := getattr(dict(getattr(given, "features", None) or {}).get(label), "names", None):
+        frame[label] = [names[number] if number >= 0 else None for number in frame[label]]  # -1: no label
+    return frame
 
 
 def _source(
@@ -379,12 +419,6 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
 def _expanded(path: Path) -> Path:
     """The path with `~` as the home folder; as it is, where there is no such user."""
     return Path(os.path.expanduser(path))
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Names in quotation marks, at most ten of them."""
-    first = [f"{name!r:.40}" for name in names]
-    return ", ".join(first[:10]) + (f" and {len(first) - 10} more" if len(first) > 10 else "")
 
 
 def _place(corpus: Corpus, split: str, folder: Path) -> str | None:
