@@ -196,7 +196,7 @@ def transfer_grid(
         coefficients = np.abs(on_all_neurons[-1].coef_).max(axis=0)
         choices = chain(
             _baselines(pool, encoder.hidden_size, neurons, runs, coefficients, seed),
-            *(_tsns(pool, neurons, run, seed, alpha, multi, forest, compute, progress) for run in range(runs)),
+            *(tsns_choices(pool, neurons, run, seed, alpha, multi, forest, compute, progress) for run in range(runs)),
         )
         steps = 3 + len(neurons) * (2 + 2 * runs)
         for choice in bar(choices, desc=pool.name, total=steps, show=progress):
@@ -283,7 +283,7 @@ def random_neurons(pool: Pool, k: int, run: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(pool.X.shape[1], k, replace=False))
 
 
-def _tsns(
+def tsns_choices(
     pool: Pool,
     neurons: Sequence[int],
     run: int,
@@ -294,6 +294,7 @@ def _tsns(
     compute: dict[str, Any],
     progress: bool,
 ) -> Iterator[Choice]:
+    """The choice of each K in one run, by TSNS of a single source or by `multi` of several."""
     if len(np.unique(pool.source_of_row)) == 1:
         seeded = replace(forest, seed=run_seed(seed, run, pool.name))
         resamples = Resamples(pool.X, pool.y, seeded, progress=progress, **compute)
