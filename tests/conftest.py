@@ -1,6 +1,7 @@
 """What every test shares: a cache of its own, and the real corpora where there are any."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,14 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("TSNS_DATA is not set: no real corpora on this machine")
     return Path(folder).resolve()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 256 KB; skips where none may be mounted (listed in tests/SKIPS.md)."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tsns", folder], capture_output=True).returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

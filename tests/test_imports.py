@@ -23,7 +23,7 @@ ALLOWED |= {"corpora": ("validation",), "__init__": ()}
 
 # In tsns_workbook, these serve all topics and import none of them.
 COMMON = ("paper", "families", "project", "statistics", "plots", "report", "dyads")
-RUNNER = ("project", "receipts", "run", "cli")
+RUNNER = ("project", "receipts", "run", "get", "cli")
 
 USES_TORCH = {
     *("tsns_lib.encoders", "tsns_lib.extraction"),

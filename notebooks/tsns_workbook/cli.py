@@ -56,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--profile", default="mini", help="a folder in params/ (default: mini)")
     status.set_defaults(command=_status)
 
+    get = commands.add_parser("get", help="fetch the corpora of Table 1 into a folder, and an encoder")
+    get.add_argument("folder", type=Path, help="where the corpora go; name it later as TSNS_DATA")
+    get.add_argument("corpora", nargs="*", metavar="CORPUS", help="such as mrpc (default: all)")
+    get.add_argument("--encoder", metavar="NAME", help="bert-large-uncased or bert-base-uncased, into the hub's cache")
+    get.add_argument("--accept", action="store_true", help="accept the terms that are printed; else nothing is fetched")
+    get.add_argument("--dry-run", action="store_true", help="only print terms, sizes and sources")
+    get.set_defaults(command=_get)
+
     cache = commands.add_parser("cache", help="show what is cached and how large it is")
     cache.add_argument("--verify", action="store_true", help="read everything and name what is damaged")
     cache.add_argument("--prune", action="store_true", help="delete what no output needs, the oldest first ...")
@@ -132,6 +140,13 @@ def _status(arguments: argparse.Namespace) -> int:
 def _first_three(reasons: list[str]) -> str:
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     return "; ".join(reasons[:3]) + more
+
+
+def _get(arguments: argparse.Namespace) -> int:
+    from tsns_workbook.get import get
+
+    options = {"encoder": arguments.encoder, "accept": arguments.accept, "dry_run": arguments.dry_run}
+    return get(arguments.folder.expanduser(), arguments.corpora, **options)
 
 
 def _cache(arguments: argparse.Namespace) -> int:

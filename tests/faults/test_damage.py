@@ -118,17 +118,6 @@ def test_a_shard_damaged_before_its_manifest_is_written_is_grown_again(tmp_path,
     assert f"{folder}/00001.npy: neither a manifest nor its own checksum confirms it" in warning
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 256 KB; skips where none may be mounted (listed in tests/SKIPS.md)."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tsns", folder], capture_output=True).returncode:
-        pytest.skip("this user may not mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(small_disk):
     entry = Store(small_disk).entry("activations", {"encoder": "toy"})
     entry.write(0, WHOLE)
