@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata, t
+from scipy.stats import rankdata, ttest_1samp, ttest_ind
 
 from tsns_lib.sampling import derive_seed
 from tsns_lib.validation import matrix, numbers
-from tsns_workbook.report import Interval
 from tsns_workbook.statistics import PERCENTILES
 
 N_PERMUTATIONS = 4_999
@@ -26,10 +25,11 @@ CORRELATIONS = ("spearman", "pearson")
 Relation = tuple[np.ndarray, np.ndarray]  # a predictor and an outcome, each n × n, for one group of n sources
 
 
-class Permuted(NamedTuple):
-    """An estimate minus the middle 95 % of what permuted sources give, and its two-sided p value.
+class Measured(NamedTuple):
+    """An estimate with its 95 % interval, and the two-sided p value against 0.
 
-    It lies above 0 where the estimate exceeds 97.5 % of the permutations. Unpacks into what `report.claim` takes.
+    Of a permutation test the interval is the estimate minus the middle 95 % of what permuted sources give: it lies
+    above 0 where the estimate exceeds 97.5 % of them.
     """
 
     estimate: float
@@ -54,23 +54,32 @@ class Correlation(NamedTuple):
     left_out_high: float
 
 
-def t_interval(values: ArrayLike) -> Interval:
-    """Mean over sources (or targets, or runs) with its 95 % t interval; a single value has no interval.
+def t_interval(values: ArrayLike, others: ArrayLike | None = None) -> Measured:
+    """Mean over sources (or targets, or runs) with its 95 % t interval; with `others`, minus their mean (Welch).
 
     Examples
     --------
-    >>> t_interval([7.9, 6.3, 16.4]).rounded()
-    Interval(estimate=10.2, low=-3.3, high=23.7)
+    >>> mean = t_interval([7.9, 6.3, 16.4])
+    >>> [round(value, 1) for value in mean]
+    [10.2, -3.3, 23.7, 0.1]
     """
-    found = numbers("values", values, "one for each source").astype(float)
-    if found.ndim != 1 or len(found) < 2:
-        raise ValueError(f"values: need one for each of at least two sources, got shape {found.shape}")
-    mean, error = float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found)))
-    half = float(t.ppf(0.975, len(found) - 1)) * error
-    return Interval(mean, mean - half, mean + half)
+    samples = {"values": values} if others is None else {"values": values, "others": others}
+    found = {name: numbers(name, sample, "one for each source").astype(float) for name, sample in samples.items()}
+    for name, sample in found.items():
+        if sample.ndim != 1 or len(sample) < 2:
+            raise ValueError(f"{name}: need one for each of at least two sources, got shape {sample.shape}")
+    estimate = float(found["values"].mean()) - (0.0 if others is None else float(found["others"].mean()))
+    if all(np.ptp(sample) < 1e-12 for sample in found.values()):  # no spread at all: the mean is exact
+        return Measured(estimate, estimate, estimate, float(estimate == 0))
+    if others is None:
+        test = ttest_1samp(found["values"], 0.0)
+    else:
+        test = ttest_ind(found["values"], found["others"], equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    return Measured(estimate, float(low), float(high), float(test.pvalue))
 
 
-def kinship(similarity: pd.DataFrame, groups: Mapping[str, str], *, seed: int = 0) -> Permuted:
+def kinship(similarity: pd.DataFrame, groups: Mapping[str, str], *, seed: int = 0) -> Measured:
     """Mean similarity of two sources within a group minus the mean between groups, times 100; groups are permuted.
 
     `similarity` is a symmetric frame of sources × sources, `groups` says which group (a task, a domain) each is of.
@@ -134,9 +143,9 @@ def correlate(relations: Sequence[Relation], correlation: str, *, within: bool =
     return Correlation(*map(float, (estimate, low, high, p, np.nanmin(left_out), np.nanmax(left_out))))
 
 
-def _against(estimate: float, null: np.ndarray) -> Permuted:
+def _against(estimate: float, null: np.ndarray) -> Measured:
     low, high = np.percentile(null, PERCENTILES)
-    return Permuted(estimate, float(estimate - high), float(estimate - low), _two_sided(estimate, null))
+    return Measured(estimate, float(estimate - high), float(estimate - low), _two_sided(estimate, null))
 
 
 def _two_sided(estimate: float, null: np.ndarray) -> float:

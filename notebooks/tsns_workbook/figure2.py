@@ -1,29 +1,31 @@
 """Figure 2: the fingerprints of all sources, what the paper says of them, and fingerprints that know no task.
 
-Intervals are bootstrap intervals over the resamples. In every draw the resamples of each run are drawn with
-replacement, the K neurons are selected again, and the runs are averaged. The intervals say how far other forests on
-other subsamples of *this* corpus would move a fingerprint; they say nothing about other texts. A draw holds fewer
-distinct resamples than the run and is therefore noisier, so the middle 95 % of the draws is shifted to lie around the
-estimate.
+The paper speaks of tasks, so a statement is tested over *sources*: its interval is the t interval of the few sources it
+is about, and tasks are permuted among sources. The intervals of single sources and layers are narrower and say less:
+they are bootstrap intervals over the resamples of one corpus, that is, how far other forests on other subsamples of
+this corpus would move a fingerprint. In every draw the resamples of each run are drawn with replacement, the K neurons
+are selected again, and the runs are averaged. A draw holds fewer distinct resamples than the run and is therefore
+noisier, so the middle 95 % of the draws is shifted to lie around the estimate.
 """
 
 from collections.abc import Mapping
-from itertools import combinations
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
 from tsns_lib.encoders import Encoder
-from tsns_lib.fingerprints import cosine, fingerprint_similarity, uniform_band
-from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, STYLE, fingerprint_heatmap, finish
-from tsns_workbook.report import OUR_WORDS, Interval, caption, claim, short_name, verdict
+from tsns_lib.fingerprints import fingerprint_similarity, uniform_band
+from tsns_workbook.dyads import Measured, kinship, t_interval
+from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, STYLE, fingerprint_heatmap, finish
+from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, marked, short_name, verdict
 from tsns_workbook.statistics import PERCENTILES
 
 PAPER_LAYERS = 24  # of the paper's encoder; another encoder's layers are matched by depth, layer / number of layers
@@ -38,6 +40,7 @@ GROUPS = {
     "figure2.middle": [name for name, layers in REGIONS.items() if layers == MIDDLE],
     "figure2.spread": list(SPREAD),
 }
+TASK_COLORS = (BLUE, ORANGE, GREEN, PINK)
 NULL_LOOKS: list[dict[str, Any]] = [
     {"color": ORANGE, "marker": "^", "linestyle": "--"},
     {"color": GREEN, "marker": "s", "linestyle": "-."},
@@ -137,9 +140,9 @@ def similarity_matrix(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def region_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Test the paper's statement about every source (§4.3), with its margin in points.
+    """Look at the paper's statement (§4.3) for every source alone, with its margin in points.
 
-    A source of which the paper says nothing does not appear.
+    The interval is over forests on this one corpus. A source of which the paper says nothing does not appear.
     """
     fingerprints = mean_fingerprints(frame)
     rows = []
@@ -154,27 +157,50 @@ def region_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["source", "statement", "margin", "low", "high", "verdict"])
 
 
-def figure2_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Judge what the paper says of Figure 2; a group of which no source is here is not testable."""
+def figure2_claims(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Judge what the paper says of Figure 2, over sources; a group with fewer than two sources here is not testable."""
     fingerprints = mean_fingerprints(frame)
     claims = []
     for id, names in GROUPS.items():
         in_group = [source for source in fingerprints if short_name(source) in names]
-        candidates = [_statement_margins(fingerprints, source) for source in in_group]
-        margins = [values for values in candidates if values is not None]
-        claims.append(claim(id, *_interval(np.mean(margins, axis=0))) if margins else claim(id))
+        tested = _over_sources(fingerprints, in_group, names)
+        claims.append(claim(id, *tested[:3], p=tested.p) if tested else claim(id))
     tasks = frame.drop_duplicates("source").set_index("source")["task"]
-    pairs = list(combinations(fingerprints, 2))
-    within = np.array([tasks[a] == tasks[b] for a, b in pairs], dtype=bool)
-    if not within.any() or within.all():
+    if tasks.nunique() < 2 or tasks.is_unique:
         return [*claims, claim("figure2.tasks")]
-    cosines = np.array([list(map(cosine, fingerprints[a], fingerprints[b])) for a, b in pairs])
-    gap = 100 * (cosines[within].mean(axis=0) - cosines[~within].mean(axis=0))
-    return [*claims, claim("figure2.tasks", *_interval(gap))]
+    alike = kinship(similarity_matrix(frame), tasks.to_dict(), seed=seed)
+    return [*claims, claim("figure2.tasks", *alike[:3], p=alike.p)]
 
 
-def region_heatmap(shares: pd.DataFrame, *, generated: bool, title: str) -> Figure:
-    """Draw a `share_table`: a line between tasks, a frame where the paper sees the fingerprint."""
+def _over_sources(fingerprints: Mapping[str, np.ndarray], in_group: list[str], names: list[str]) -> Measured | None:
+    """Test a statement about a group of sources; None where there are too few of them or of the others."""
+    others = [source for source in fingerprints if short_name(source) not in names]
+    if len(in_group) < 2 or len(others) < 2:
+        return None
+    if set(names) == set(SPREAD):
+        return t_interval(*([float(evenness(fingerprints[name][0])) for name in side] for side in (in_group, others)))
+    regions = {name: region(name, fingerprints[name].shape[1]) for name in in_group}
+    return t_interval([float(region_margin(fingerprints[name][0], *ends)) for name, ends in regions.items() if ends])
+
+
+def figure2_answer(claims: list[dict[str, Any]], shares: pd.DataFrame) -> str:
+    """Say from the judged claims and a `share_table` what is left of Figure 2, and where the largest share lies."""
+    said = {
+        "figure2.sentiment_late": "sentiment lies most in the last quarter of the layers",
+        "figure2.middle": "SciTail, MNLI and QQP lie most in the middle-upper ones",
+        "figure2.spread": "SNLI, RTE and MRPC are spread more evenly than the others",
+        "figure2.tasks": "two sources are more alike within a task than between tasks",
+    }
+    most = shares.loc[shares["share"].idxmax()]
+    peak = f"{most['share']:.0f} % of the neurons of {short_name(most['source'])} in layer {most['layer']}"
+    return f"{answer(claims, said)} The largest share of one layer is {peak}."
+
+
+def region_heatmap(shares: pd.DataFrame, *, generated: bool, title: str, encoder: Encoder | None = None) -> Figure:
+    """Draw a `share_table`: a line between tasks, a frame where the paper sees the fingerprint.
+
+    With an `encoder`, † marks a source that it was trained on.
+    """
     figure = fingerprint_heatmap(shares, generated=generated, title=title)
     axes = figure.axes[0]
     tasks = shares.drop_duplicates("source").set_index("source")["task"]
@@ -187,9 +213,10 @@ def region_heatmap(shares: pd.DataFrame, *, generated: bool, title: str) -> Figu
             if layers is not None:
                 corner, width = (layers[0] - 1 + 0.04, row + 0.06), layers[1] - layers[0] + 1 - 0.08
                 axes.add_patch(Rectangle(corner, width, 0.88, fill=False, edgecolor=ORANGE, linewidth=1.6))
-        names = tasks + ": " + pd.Series(tasks.index.map(short_name), tasks.index)
+        names = [f"{task}: {short_name(marked(str(source), encoder))}" for source, task in tasks.items()]
         axes.set_yticks(axes.get_yticks(), names)
-        axes.set_xlabel("layer (framed: where the paper sees the fingerprint, by depth)")
+        seen = "; † the encoder was trained on it" if any("†" in name for name in names) else ""
+        axes.set_xlabel(f"layer (framed: where the paper sees the fingerprint, by depth{seen})")
     return figure
 
 
@@ -226,15 +253,21 @@ def null_panels(
     return finish(figure)
 
 
-def similarity_dendrogram(similarity: pd.DataFrame, *, generated: bool, title: str) -> Figure:
-    """Draw a `similarity_matrix`, its sources ordered and joined by average linkage of 1 - similarity."""
+def similarity_dendrogram(
+    similarity: pd.DataFrame, *, generated: bool, title: str, tasks: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw a `similarity_matrix`, its sources ordered and joined by average linkage of 1 - similarity.
+
+    The diagonal is left out. Names have the colour of their task where `tasks` says it; with negative similarities the
+    colours of the cells diverge from 0.
+    """
     if len(similarity) < 2:
         raise ValueError(f"similarity: needs at least two sources to join, got {len(similarity)}")
     distance = np.clip(1 - (similarity.to_numpy() + similarity.to_numpy().T) / 2, 0, None)
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
     with plt.rc_context(STYLE):
-        size = (4.4 + 0.54 * len(similarity), 1.6 + 0.36 * len(similarity))
+        size = (4.4 + 0.5 * len(similarity), 1.6 + 0.36 * len(similarity))
         figure, (left, right) = plt.subplots(
             1, 2, figsize=size, width_ratios=[1, 3.4], layout="constrained", gridspec_kw={"wspace": 0.01}
         )
@@ -245,29 +278,44 @@ def similarity_dendrogram(similarity: pd.DataFrame, *, generated: bool, title: s
         left.spines[["left", "right", "top"]].set_visible(False)
         left.set_xlabel("1 - similarity")
         ordered = similarity.iloc[drawn["leaves"], drawn["leaves"]]
+        own = np.eye(len(ordered), dtype=bool)
         look: dict[str, Any] = {"cmap": "Blues", "linewidths": 1, "linecolor": "white", "annot_kws": {"fontsize": 9}}
-        sns.heatmap(ordered, ax=right, annot=True, fmt=".3f", vmax=1, cbar_kws={"label": "similarity"}, **look)
+        if (ordered.to_numpy()[~own] < 0).any():
+            look |= {"cmap": "RdBu", "center": 0}
+        sns.heatmap(ordered, ax=right, annot=True, fmt=".2f", mask=own, cbar_kws={"label": "similarity"}, **look)
         names = [short_name(name) for name in ordered.index]
         right.set_yticklabels(names, rotation=0)
         right.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor")
         right.tick_params(length=0)
+        if tasks is not None:
+            _color_names(right, [tasks[name] for name in ordered.index])
         figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=11)
     return finish(figure)
+
+
+def _color_names(axes: Axes, tasks: list[str]) -> None:
+    """Give the names on both axes the colour of their task, with a legend below that says which is which."""
+    colors = dict(zip(dict.fromkeys(tasks), TASK_COLORS, strict=False))
+    for labels in (axes.get_yticklabels(), axes.get_xticklabels()):
+        for text, task in zip(labels, tasks, strict=True):
+            text.set(color=colors[task], fontweight="bold")
+    handles = [Patch(color=color, label=task) for task, color in colors.items()]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.35, -0.2), frameon=False, title="task")
 
 
 def _statement_margins(fingerprints: Mapping[str, np.ndarray], source: str) -> np.ndarray | None:
     """Margin of the paper's statement about a source, for the estimate and every draw; None where it says nothing.
 
-    Of a region it is `region_margin`; of a spread source the evenness less the mean of the middle-layer sources'.
+    Of a region it is `region_margin`; of a spread source the evenness less the mean of all sources with a region.
     """
     shares = fingerprints[source]
     layers = region(source, shares.shape[1])
     if layers is not None:
         return region_margin(shares, *layers)
-    middle = [evenness(values) for name, values in fingerprints.items() if REGIONS.get(short_name(name)) == MIDDLE]
-    if short_name(source) not in SPREAD or not middle:
+    others = [evenness(values) for name, values in fingerprints.items() if short_name(name) in REGIONS]
+    if short_name(source) not in SPREAD or not others:
         return None
-    return evenness(shares) - np.mean(middle, axis=0)
+    return evenness(shares) - np.mean(others, axis=0)
 
 
 def _interval(values: np.ndarray) -> Interval:

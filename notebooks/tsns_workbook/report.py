@@ -36,6 +36,7 @@ OPTIONAL = ("size", "above majority", "by selection")  # columns of a table of c
 METHOD_LABELS = {
     "tsns": "TSNS",
     "multi_tsns": "MultiTSNS",
+    "selected": "selected",  # by TSNS from one source, by MultiTSNS from several
     "last_layer": "last layer",
     "all": "all neurons",
     "random": "random neurons",
@@ -338,7 +339,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False
             "where": row["paper_ref"],
             "paper": _number(row["paper"]),
             caption("ours", generated): _number(row["ours"]),
-            "95 % interval": "" if row["interval"] is None else " to ".join(map(_number, row["interval"])),
+            "95 % interval": _interval(row),
             "size": "" if row["size"] is None else f"{row['size']:.2f}",
             "above majority": YES_NO[row["above_majority"]],
             "by selection": YES_NO[row["by_selection"]],
@@ -351,6 +352,30 @@ def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False
     if _any_marked(table["claim"]):
         table = table.rename(columns={"claim": f"claim{DAGGER_MEANS.replace('it)', 'a corpus of it)')}"})
     return table.drop(columns=[name for name in OPTIONAL if not table[name].any()])
+
+
+def answer(claims: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> str:
+    """Say which of some claims are reproduced, contradicted or open, each with its estimate and interval.
+
+    `said` gives the few words for each claim that is to be named, by its id.
+
+    Examples
+    --------
+    >>> rows = [claim("table2.gain", 4.0, 3.0, 5.0), claim("table2.wins", 7, 5, 9)]
+    >>> answer(rows, {"table2.gain": "the gain", "table2.wins": "most pairs"})
+    '**Reproduced**: the gain (4.0, 3.0 to 5.0). **Inconclusive**: most pairs (7.0, 5.0 to 9.0).'
+    """
+    named = [row for row in claims if row["id"] in said]
+    readings = sorted(dict.fromkeys(map(reading, named)), key=lambda words: VERDICTS.index(words.split(",")[0]))
+    sentences = []
+    for words in readings:
+        parts = [
+            said[row["id"]] + (f" ({_number(row['ours'])}, {_interval(row)})" if row["interval"] else "")
+            for row in named
+            if reading(row) == words
+        ]
+        sentences.append(f"**{words[0].upper()}{words[1:]}**: {'; '.join(parts)}.")
+    return " ".join(sentences)
 
 
 def about_seen(id: str, encoder: Any, generated: bool = False) -> bool:
@@ -366,6 +391,10 @@ def after_holm(claims: Sequence[Mapping[str, Any]]) -> list[str]:
         row["verdict"] if p is None or p <= ERROR else INCONCLUSIVE
         for row, p in zip(claims, adjusted_p(claims), strict=True)
     ]
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "" if row["interval"] is None else " to ".join(map(_number, row["interval"]))
 
 
 def _number(value: float | None) -> str:

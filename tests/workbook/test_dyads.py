@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import pearsonr, spearmanr, ttest_1samp
+from scipy.stats import pearsonr, spearmanr, ttest_1samp, ttest_ind
 from tsns_workbook.dyads import correlate, kinship, t_interval
 
 NAMES = list("abcdef")
@@ -107,8 +107,20 @@ def test_bad_relations_are_one_clear_line(relations, correlation, message):
 
 def test_a_mean_over_sources_has_their_t_interval():
     values = [7.9, 6.3, 16.4]
-    expected = ttest_1samp(values, 0).confidence_interval(0.95)
-    assert t_interval(values) == pytest.approx((10.2, *expected))
+    expected = ttest_1samp(values, 0)
+    assert t_interval(values) == pytest.approx((10.2, *expected.confidence_interval(0.95), expected.pvalue))
+    assert t_interval([2.0, 2.0]) == (2.0, 2.0, 2.0, 0.0)
+
+
+def test_two_groups_of_sources_are_compared_by_welchs_interval():
+    values, others = [92.1, 93.2, 97.3], [92.7, 96.2, 90.9, 93.0, 92.9, 97.0, 87.5, 88.2, 84.6]
+    expected = ttest_ind(values, others, equal_var=False)
+    found = t_interval(values, others)
+    assert found[1:] == pytest.approx((*expected.confidence_interval(0.95), expected.pvalue))
+    assert found.low < found.estimate < found.high
+
+
+def test_one_source_has_no_interval():
     with pytest.raises(ValueError, match="at least two sources"):
         t_interval([1.0])
 
