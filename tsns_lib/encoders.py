@@ -104,6 +104,12 @@ class Encoder:
         """Neurons of all layers: neuron i lives in layer ``i // hidden_size``."""
         return self.n_layers * self.hidden_size
 
+    def tokens_within(self, memory: int) -> int:
+        """Tokens that run at once on a GPU of so many bytes: a quarter of it holds the states of all layers and the
+        some 14 that one layer works with (our choice).
+        """
+        return max(1_024, min(65_536, memory // 4 // (4 * self.hidden_size * (self.n_layers + 14))))
+
     @property
     def max_tokens(self) -> int:
         """The longest input the position embeddings allow, special tokens included."""
@@ -249,8 +255,8 @@ def load_encoder(
         ``"bert-large-uncased"`` (paper §4.1).
     device : str
         ``"auto"``: CUDA where there is one, else the CPU; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-    dtype : {"float32", "bfloat16"}
-        Precision of the matrix products (float32: our choice).
+    dtype : {"float32", "bfloat16", "auto"}
+        Precision of the matrix products (float32: our choice); "auto" is bfloat16 on a GPU that computes in it.
     revision : str, optional
         Branch, tag or commit of a hub id. The commit it resolved to is in ``Encoder.revision``.
     random_weights : bool
@@ -282,7 +288,7 @@ def load_encoder(
     """
     if not isinstance(name, str | os.PathLike):
         raise ValueError(f"name: expected a name or a folder, got {name!r}")
-    dtype = one_of("dtype", dtype, DTYPES)
+    dtype = one_of("dtype", dtype, (*DTYPES, "auto"))
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<number>'")
     if not isinstance(revision, str | None):
@@ -295,7 +301,16 @@ def load_encoder(
     _check_seal(folder)
     config = _read_config(folder)
     files = _contents(folder, weights=not random_weights)
-    return Encoder(name, folder, config, files, dtype, commit, random_seed, device)
+    return Encoder(
+        name, folder, config, files, dtype if dtype in DTYPES else _own_dtype(device), commit, random_seed, device
+    )
+
+
+def _own_dtype(device: str) -> str:
+    import torch
+
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    return "bfloat16" if on_gpu and torch.cuda.get_device_capability()[0] >= 8 else "float32"  # from Ampere on
 
 
 def _unpickled(*arguments: Any) -> Encoder:

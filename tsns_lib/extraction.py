@@ -34,10 +34,9 @@ SHARD_ROWS = 2_048
 STORED_AS = {"float32": np.float32, "bfloat16": np.float16}
 POOLINGS = ("cls", "mean", "content")
 
-# Padded tokens in one batch. The batch sets the length that its rows are padded to, and with it their last bits. A GPU
-# gets more (our choice): the states of all layers of BERT-large take 0.8 GB there.
+# Padded tokens in a batch, which sets the length of its rows and so their last bits; on a GPU, `Encoder.tokens_within`.
 TOKEN_BUDGET = {"float32": 2_048, "bfloat16": 1_024}
-GPU_TOKEN_BUDGET = 16_384
+GPU_TOKEN_BUDGET = 16_384  # where one trains
 
 # Tokens that one CPU thread passes through the model at once. MiniLM is a third slower with 16k, which do not fit
 # the caches, and a tenth slower when all threads share each matrix product instead.
@@ -386,12 +385,13 @@ def _announce_cost(n_rows: int, tokens: Tokens, encoder: Encoder, pooling: str) 
 
 
 def _padded_groups(lengths: NDArray[np.integer[Any]], encoder: Encoder) -> Iterator[tuple[NDArray[np.intp], int]]:
-    """Rows that go through the model at once, and the length that they are padded to.
+    """Rows that go through the model at once, and the length they are padded to, on which alone their bits depend."""
+    import torch
 
-    The padded length of a row's batch determines the row's bits, the other rows do not. So a batch may be divided.
-    """
-    on_gpu = encoder.device.startswith("cuda")
-    for batch in batches(lengths, GPU_TOKEN_BUDGET if on_gpu else TOKEN_BUDGET[encoder.dtype]):
+    budget = TOKEN_BUDGET[encoder.dtype]
+    if on_gpu := encoder.device.startswith("cuda"):
+        budget = encoder.tokens_within(torch.cuda.get_device_properties(encoder.device).total_memory)
+    for batch in batches(lengths, budget):
         longest = int(lengths[batch[0]])
         n_groups = 1 if on_gpu else min(len(batch), -(-len(batch) * longest // TOKENS_AT_ONCE))
         yield from ((rows, longest) for rows in np.array_split(batch, n_groups))

@@ -163,14 +163,14 @@ def test_loading_is_silent(tiny, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "float16"}, "dtype: must be 'float32' or 'bfloat16', got 'float16'"),
+        ({"dtype": "float16"}, "dtype: must be 'float32', 'bfloat16' or 'auto', got 'float16'"),
         ({"device": "gpu"}, "device='gpu': expected 'auto'"),
         ({"revision": "main"}, "revision='main': only a hub id has revisions"),
         ({"name": "builtin:bert"}, "encoder 'builtin:bert': the only built-in encoder is 'builtin:minilm'"),
         ({"name": 5}, "name: expected a name or a folder, got 5"),
         ({"name": None}, "name: expected a name or a folder, got None"),
         ({"device": None}, "device=None: expected 'auto'"),
-        ({"dtype": ["float32"]}, r"dtype: must be 'float32' or 'bfloat16', got \['float32'\]"),
+        ({"dtype": ["float32"]}, r"dtype: must be 'float32', 'bfloat16' or 'auto', got \['float32'\]"),
         ({"revision": 3}, "revision=3: expected a branch, tag or commit"),
         ({"random_weights": "no"}, "random_weights='no': expected True or False"),
         ({"random_weights": True, "seed": 1.5}, "seed: must be a whole number, got 1.5"),
@@ -430,3 +430,18 @@ def test_a_hub_id_resolves_to_its_commit(tiny, tmp_path):
     statement = "e = load_encoder('made-up/encoder', revision='v1'); print(e.revision, e.digest)"
     said = on_the_hub(statement, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     assert said == f"{commit} {load_encoder(tiny).digest}"
+
+
+@pytest.mark.parametrize(
+    ("shape", "gigabytes", "tokens"),
+    [((24, 1_024), 80, 65_536), ((24, 1_024), 16, 25_700), ((24, 1_024), 4, 6_425), ((6, 384), 0.1, 1_024)],
+)
+def test_a_batch_fits_the_memory_of_a_gpu(shape, gigabytes, tokens):
+    encoder = load_encoder()
+    layers, hidden = shape
+    large = dataclasses.replace(encoder, config=encoder.config | {"num_hidden_layers": layers, "hidden_size": hidden})
+    assert large.tokens_within(int(gigabytes * 1e9)) == pytest.approx(tokens, rel=0.01)
+
+
+def test_without_a_gpu_the_automatic_precision_is_float32():
+    assert load_encoder(device="cpu", dtype="auto").dtype == "float32"
