@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import getdoc
 from itertools import pairwise
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,8 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from numpy.typing import ArrayLike
 
+from tsns_lib.aggregation import aggregate, meta_importance, select_neurons
+from tsns_lib.importance import cumulative_importance, forest_importance
+from tsns_lib.sampling import derive_seed, resample_rows
+from tsns_workbook.dyads import t_interval
 from tsns_workbook.plots import FAINT, INK, ORANGE, STYLE, finish
-from tsns_workbook.report import caption
+from tsns_workbook.report import caption, claim
 
 # what a box shows, its symbol in the paper, the function behind it
 STEPS = (
@@ -32,6 +37,7 @@ LEARNER_STEPS, COMMON_STEPS = STEPS[:5], STEPS[5:]  # what each learner does, an
 LEARNER_COLOR, COMMON_COLOR = "#DCEAF5", "#F6E3D5"
 COLUMN, ROW, BOX = 2.25, 1.2, (1.95, 0.86)  # distances between the boxes, and their size, in inches
 SHARED_NEURONS = (0, 1)  # of the toy
+SHARED, OWN = 1.3, (3.2, 2.8, 2.4)  # how far apart these hold the classes, and the neuron that a source has for itself
 
 Toy = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name of a source to its X (rows × neurons) and y
 
@@ -39,8 +45,9 @@ Toy = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name of a source to its X (
 def toy_sources(n_sources: int = 3, n_rows: int = 80, n_neurons: int = 8, *, seed: int = 0) -> Toy:
     """Make tiny sources "D1", "D2", ... whose important neurons are known.
 
-    Neuron 0 tells the classes apart in every source, neuron 1 a little less well (`SHARED_NEURONS`). Each source
-    has one more neuron that helps nowhere else: neuron 2 in the first, 3 in the second, and so on. The other
+    Neurons 0 and 1 (`SHARED_NEURONS`) tell the classes apart in every source, moderately. Each source has one more
+    neuron that is much stronger but helps nowhere else: neuron 2 in the first, 3 in the second, and so on. In a union
+    of two sources one of these often beats a shared neuron, so that a single learner misses a shared one. The other
     neurons are noise.
 
     Examples
@@ -55,10 +62,51 @@ def toy_sources(n_sources: int = 3, n_rows: int = 80, n_neurons: int = 8, *, see
         rng = np.random.default_rng([seed, number])
         y = rng.permutation(np.arange(n_rows) % 2)
         strength = np.zeros(n_neurons)
-        strength[[*SHARED_NEURONS, 2 + number]] = 2.4, 1.6, 2.0
+        strength[[*SHARED_NEURONS, 2 + number]] = SHARED, SHARED, OWN[number % len(OWN)]
         X = rng.normal(size=(n_rows, n_neurons)) + strength * (y[:, None] - 0.5)
         sources[f"D{number + 1}"] = (X, y)
     return sources
+
+
+def many_toys(
+    n_toys: int, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, n_resamples: int, n_trees: int, seed: int = 0
+) -> pd.DataFrame:
+    """Run the algorithm on many toys: percent of them in which exactly the shared neurons come out on top.
+
+    One row for each toy: by the sum of the ranks ("aggregate"), by one learner ("one learner", mean over the learners),
+    and by one learner that is given all sources at once ("all sources at once").
+    """
+    n_sources = max(number for first, _ in pairs for number in first) + 1
+    rows = []
+    for toy in range(n_toys):
+        sources = toy_sources(n_sources, seed=derive_seed(seed, "toy", toy))
+        m = np.array([_toy_importance(toy_union(sources, first), n_resamples, n_trees) for first, _ in pairs])
+        union = _toy_importance(toy_union(sources, range(n_sources)), n_resamples, n_trees)
+        alone = [_finds_shared(row) for row in m]
+        row = {"aggregate": _finds_shared(aggregate(meta_importance(m))), "one learner": np.mean(alone)}
+        rows.append(row | {"all sources at once": _finds_shared(union)})
+    return 100 * pd.DataFrame(rows).astype(float)
+
+
+def aggregation_claim(toys: pd.DataFrame) -> dict[str, Any]:
+    """Judge on `many_toys` whether the aggregate finds the shared neurons where a single learner does not.
+
+    It is "by selection" (here: by the aggregation) only if it also does better than one learner on all sources at once.
+    """
+    gain = t_interval(toys["aggregate"] - toys["one learner"])
+    control = t_interval(toys["aggregate"] - toys["all sources at once"])
+    return claim("figure1.planted_neurons", *gain[:3], p=gain.p, by_selection=control.low > 0)
+
+
+def _toy_importance(union: tuple[np.ndarray, np.ndarray], n_resamples: int, n_trees: int) -> np.ndarray:
+    X, y = union
+    slices = [resample_rows(len(y), 0.7, derive_seed(0, j)) for j in range(n_resamples)]
+    q = [forest_importance(X[rows], y[rows], n_trees=n_trees, seed=j) for j, rows in enumerate(slices)]
+    return cumulative_importance(np.array(q))
+
+
+def _finds_shared(importance: np.ndarray) -> bool:
+    return set(select_neurons(importance, len(SHARED_NEURONS))) == set(SHARED_NEURONS)
 
 
 def toy_union(sources: Toy, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

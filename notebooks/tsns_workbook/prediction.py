@@ -14,16 +14,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import spearmanr
 
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import METRICS, fingerprint, fingerprint_similarity
 from tsns_lib.sampling import derive_seed
 from tsns_workbook.dyads import CORRELATIONS, Correlation, correlate
-from tsns_workbook.plots import BLUE, GREEN, INK, ORANGE, PINK, STYLE, finish
-from tsns_workbook.report import Key, caption, claim, short_name
+from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish
+from tsns_workbook.report import Key, answer, caption, claim, short_name
 
-OUTCOMES = {"accuracy": "accuracy (%)", "gain": "gain over the last layer (points)"}
+OUTCOMES = {
+    "accuracy": "accuracy (%)",
+    "auc": "AUC (%)",
+    "gain": "gain in accuracy over the last layer (points)",
+    "auc_gain": "gain in AUC over the last layer (points)",
+}
 PREDICTORS = {
     "cosine": "cosine",
     "jensen_shannon": "Jensen–Shannon",
@@ -33,9 +39,6 @@ PREDICTORS = {
     "majority": "majority class of the target",
 }
 WITHIN = "within targets"  # all tasks together; sources are compared for the same target only
-# six colours and six shapes: a target is told by both
-TARGET_COLORS = (BLUE, ORANGE, GREEN, PINK, INK, "#E69F00")
-TARGET_SHAPES = ("o", "s", "^", "D", "v", "P")
 
 
 def pair_table(
@@ -46,32 +49,33 @@ def pair_table(
     `grids` maps a task to its transfer grid, in which every source is a target too. `chosen` is the selection, such
     as ("tsns", 500), `last` the last layer. The fingerprints are means of the runs, a target's from the labels of its
     training split; `random` is the cosine of the fingerprints of K random neurons, `majority` the percentage of the
-    target's larger class.
+    target's larger class. Accuracy and AUC are in percent. Classes are not equally frequent in source and target, so
+    accuracy also measures where a classifier has its threshold; the AUC does not.
     """
     n_rows = {source.name: source.n_rows for source in sources}
     majority = ("majority", 0)
     rows = []
     for task, grid in grids.items():
-        accuracies = grid.groupby(["source", "target", "method", "k"], sort=False)["accuracy"].mean().mul(100)
+        means = grid.groupby(["source", "target", "method", "k"], sort=False)[["accuracy", "auc"]].mean().mul(100)
         fingerprints = _fingerprints(grid, chosen, encoder)
         random = _fingerprints(grid, ("random", chosen[1]), encoder)
         for source, target in [(a, b) for a in fingerprints for b in fingerprints if a != b]:
             for key in (chosen, last, majority):
-                if (source, target, *key) not in accuracies.index:
+                if (source, target, *key) not in means.index:
                     raise ValueError(f"grid {task!r} has no accuracy of {key} from {source!r} to {target!r}")
-            accuracy = accuracies[source, target, *chosen]
-            row = {"task": task, "source": source, "target": target, "accuracy": accuracy}
-            row["gain"] = accuracy - accuracies[source, target, *last]
+            ours, theirs = means.loc[(source, target, *chosen)], means.loc[(source, target, *last)]
+            row = {"task": task, "source": source, "target": target, **ours}
+            row |= {"gain": ours["accuracy"] - theirs["accuracy"], "auc_gain": ours["auc"] - theirs["auc"]}
             row |= {m: fingerprint_similarity(fingerprints[source], fingerprints[target], m) for m in METRICS}
             row["random"] = fingerprint_similarity(random[source], random[target])
             row["log_rows"] = np.log(n_rows[source])
-            row["majority"] = accuracies[source, target, *majority]
+            row["majority"] = means.loc[(source, target, *majority), "accuracy"]
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def correlation_table(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Correlate every predictor of a `pair_table` with accuracy and with gain.
+    """Correlate every predictor of a `pair_table` with accuracy, AUC, and the gain in each.
 
     A scope is a task (all its pairs) or "within targets" (the pairs of all tasks, compared within each target).
     """
@@ -92,13 +96,17 @@ def correlation_table(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def prediction_table(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Lay out the correlations with one outcome for reading."""
+    """Lay out the correlations with one outcome for reading.
+
+    "least that tells from chance": with so few sources, a smaller correlation could not have been significant.
+    """
     rows = correlations[correlations["outcome"] == outcome]
     rows = rows.assign(predictor=rows["predictor"].map(PREDICTORS)).set_index(["scope", "predictor"])
     spearman, pearson = (rows[rows["correlation"] == name] for name in CORRELATIONS)
     columns = {
         "Spearman": spearman["estimate"],
         "p": spearman["p"],
+        "least that tells from chance": spearman["null_high"],
         "without one source, least": spearman["left_out_low"],
         "without one source, most": spearman["left_out_high"],
         "Pearson": pearson["estimate"],
@@ -107,47 +115,89 @@ def prediction_table(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
     return pd.DataFrame(columns).round(2)
 
 
-def prediction_claims(correlations: pd.DataFrame, tasks: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Judge the paper's headline by Spearman's correlation of the cosine.
+def prediction_claims(
+    correlations: pd.DataFrame, pairs: pd.DataFrame, tasks: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Judge the paper's headline by Spearman's correlation of the cosine with accuracy, and with the gain in it.
 
     The interval is the estimate less the middle 95 % of the correlations with permuted sources, so it lies above 0
-    where the estimate exceeds 97.5 % of them. `tasks` gives the scope of each claim about one task.
+    where the estimate exceeds 97.5 % of them. `tasks` gives the scope of each claim about one task. A claim is above
+    the majority class if most of its pairs are.
     """
     rows = correlations[(correlations["predictor"] == "cosine") & (correlations["correlation"] == "spearman")]
     low = (rows["estimate"] - rows["null_high"]).clip(lower=-1)
     high = (rows["estimate"] - rows["null_low"]).clip(upper=1)
-    intervals = rows.assign(low=low, high=high).set_index(["scope", "outcome"])[["estimate", "low", "high"]]
+    found = rows.assign(low=low, high=high).set_index(["scope", "outcome"])[["estimate", "low", "high", "p"]]
     cells = {f"prediction.{name}": (scope, "accuracy") for name, scope in tasks.items()}
-    cells |= {f"prediction.{outcome}": (WITHIN, outcome) for outcome in OUTCOMES}
-    return [
-        claim(id, *intervals.loc[cell].tolist())
-        if cell in intervals.index and intervals.loc[cell].notna().all()
-        else claim(id)
-        for id, cell in cells.items()
+    cells |= {f"prediction.{outcome}": (WITHIN, outcome) for outcome in ("accuracy", "gain")}
+    claims = []
+    for id, cell in cells.items():
+        if cell not in found.index or found.loc[cell].isna().any():
+            claims.append(claim(id))
+            continue
+        *interval, p = found.loc[cell].tolist()
+        of_scope = pairs if cell[0] == WITHIN else pairs[pairs["task"] == cell[0]]
+        claims.append(claim(id, *interval, p=p, above_majority=below_majority(of_scope) < len(of_scope) / 2))
+    return claims
+
+
+def below_majority(pairs: pd.DataFrame) -> int:
+    """How many pairs of a `pair_table` predict no better than the target's larger class."""
+    return int((pairs["accuracy"] <= pairs["majority"]).sum())
+
+
+def prediction_answer(claims: Sequence[Mapping[str, Any]], correlations: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """Say in a few sentences, from what was computed, whether similar fingerprints mean better transfer."""
+    said = {
+        "prediction.sentiment": "ρ over the pairs of sentiment sources",
+        "prediction.pairs": "ρ over the pairs of sentence-pair sources",
+        "prediction.accuracy": "ρ within targets, accuracy",
+        "prediction.gain": "ρ within targets, gain over the last layer",
+    }
+    rows = correlations[(correlations["predictor"] == "cosine") & (correlations["correlation"] == "spearman")]
+    least = rows.loc[rows["outcome"] == "accuracy", "null_high"]
+    counts = [
+        f"{below_majority(of_task)} of {len(of_task)} ({task})" for task, of_task in pairs.groupby("task", sort=False)
     ]
+    return (
+        f"{answer(claims, said)} With so few sources, a ρ below {least.min():.2f} to {least.max():.2f} could not have "
+        f"been told from chance. Transfers that are no better than the majority class: {', '.join(counts)}."
+    )
 
 
-def similarity_scatter(pairs: pd.DataFrame, *, generated: bool, title: str) -> Figure:
-    """Draw accuracy and gain of every pair of a `pair_table` against the cosine; a colour and shape for each target."""
-    tasks = list(pairs["task"].unique())
+def similarity_scatter(pairs: pd.DataFrame, outcome: str, *, generated: bool, title: str) -> Figure:
+    """Draw an outcome of a `pair_table` against the cosine, a panel for each target and a point for each source.
+
+    The title of a panel has Spearman's ρ over its points; a dotted line is the majority class, where it is comparable.
+    """
+    by_task = {task: rows for task, rows in pairs.groupby("task", sort=False)}
+    across = max(rows["target"].nunique() for rows in by_task.values())
     with plt.rc_context(STYLE):
-        size = (1.0 + 4.6 * len(tasks), 5.6)
-        figure, grid = plt.subplots(2, len(tasks), figsize=size, sharex="col", squeeze=False, layout="constrained")
-        for column, task in enumerate(tasks):
-            of_task = pairs[pairs["task"] == task]
-            for axes, (outcome, unit) in zip(grid[:, column], OUTCOMES.items(), strict=True):
-                for i, target in enumerate(of_task["source"].unique()):
-                    rows = of_task[of_task["target"] == target]
-                    color, shape = (looks[i % len(looks)] for looks in (TARGET_COLORS, TARGET_SHAPES))
-                    points = {"s": 34, "alpha": 0.85, "color": color, "marker": shape}
-                    axes.scatter(rows["cosine"], rows[outcome], label=short_name(target), **points)
-                axes.set_ylabel(unit)
-                axes.grid(color="#E5E5E5", linewidth=0.8)
-            grid[1, column].xaxis.set_major_locator(MaxNLocator(5))
-            grid[1, column].axhline(0, color=INK, linewidth=1)
-            grid[1, column].set_xlabel("similarity of the fingerprints (cosine)")
-            grid[0, column].set_title(task, loc="left")
-            grid[0, column].legend(title="target", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        size = (0.9 + 1.85 * across, 0.7 + 2.35 * len(by_task))
+        shape: dict[str, Any] = {"sharex": "row", "sharey": "row", "squeeze": False, "layout": "constrained"}
+        figure, grid = plt.subplots(len(by_task), across, figsize=size, **shape)
+        for row, (task, of_task) in enumerate(by_task.items()):
+            targets = list(of_task["source"].unique())
+            for axes, target in zip(grid[row], targets, strict=False):
+                points = of_task[of_task["target"] == target]
+                axes.plot(points["cosine"], points[outcome], "o", color=BLUE, markersize=5)
+                for name, x, y in zip(points["source"], points["cosine"], points[outcome], strict=True):
+                    axes.annotate(
+                        short_name(name), (x, y), (3, 3), textcoords="offset points", fontsize=7, annotation_clip=False
+                    )
+                if outcome == "accuracy":
+                    axes.axhline(points["majority"].iloc[0], color=FAINT, linestyle=":", linewidth=1.4)
+                elif outcome != "auc":
+                    axes.axhline(0, color=INK, linewidth=1)
+                rho = spearmanr(points["cosine"], points[outcome]).statistic
+                axes.set_title(f"{short_name(target)}: ρ {rho:.2f}", loc="left", fontsize=9)
+                axes.xaxis.set_major_locator(MaxNLocator(3))
+                axes.margins(0.12)
+            for axes in grid[row, len(targets) :]:
+                axes.set_visible(False)
+            grid[row, 0].set_ylabel(f"{task}\n{OUTCOMES[outcome]}")
+        note = "; dotted: the target's majority class" if outcome == "accuracy" else ""
+        figure.supxlabel(f"similarity of the fingerprints of source and target (cosine{note})", fontsize=10)
         figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=11)
     return finish(figure)
 
@@ -157,9 +207,9 @@ def predictor_plot(correlations: pd.DataFrame, *, generated: bool, title: str) -
     spearman = correlations[correlations["correlation"] == "spearman"].dropna(subset=["estimate"])
     scopes, predictors, outcomes = list(correlations["scope"].unique()), list(PREDICTORS), list(OUTCOMES)
     with plt.rc_context(STYLE):
-        size = (2.6 + 2.6 * len(scopes), 1.4 + 0.5 * len(predictors))
+        size = (2.6 + 2.6 * len(scopes), 1.2 + 1.55 * len(outcomes))
         shape: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
-        figure, grid = plt.subplots(2, len(scopes), figsize=size, **shape)
+        figure, grid = plt.subplots(len(outcomes), len(scopes), figsize=size, **shape)
         for (row, column), axes in np.ndenumerate(grid):
             rows = spearman[(spearman["scope"] == scopes[column]) & (spearman["outcome"] == outcomes[row])]
             heights = [predictors.index(name) for name in rows["predictor"]]
@@ -173,7 +223,7 @@ def predictor_plot(correlations: pd.DataFrame, *, generated: bool, title: str) -
             if row == 0:
                 axes.set_title(scopes[column], loc="left")
             if column == 0:
-                axes.set_ylabel(outcomes[row])
+                axes.set_ylabel(outcomes[row].replace("auc_gain", "gain in AUC").replace("auc", "AUC"))
         grid[0, 0].invert_yaxis()
         figure.supxlabel("Spearman's correlation", fontsize=10)
         figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=11)

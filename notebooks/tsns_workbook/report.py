@@ -337,9 +337,9 @@ def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False
         {
             "claim": _stated(row["id"]).statement + (" †" if about_seen(row["id"], encoder, generated) else ""),
             "where": row["paper_ref"],
-            "paper": _number(row["paper"]),
-            caption("ours", generated): _number(row["ours"]),
-            "95 % interval": _interval(row),
+            "paper": "" if row["paper"] is None else f"{row['paper']:g}",
+            caption("ours", generated): figures(row)[0],
+            "95 % interval": figures(row)[1],
             "size": "" if row["size"] is None else f"{row['size']:.2f}",
             "above majority": YES_NO[row["above_majority"]],
             "by selection": YES_NO[row["by_selection"]],
@@ -363,14 +363,14 @@ def answer(claims: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> str:
     --------
     >>> rows = [claim("table2.gain", 4.0, 3.0, 5.0), claim("table2.wins", 7, 5, 9)]
     >>> answer(rows, {"table2.gain": "the gain", "table2.wins": "most pairs"})
-    '**Reproduced**: the gain (4.0, 3.0 to 5.0). **Inconclusive**: most pairs (7.0, 5.0 to 9.0).'
+    '**Reproduced**: the gain (4, 3 to 5). **Inconclusive**: most pairs (7, 5 to 9).'
     """
     named = [row for row in claims if row["id"] in said]
     readings = sorted(dict.fromkeys(map(reading, named)), key=lambda words: VERDICTS.index(words.split(",")[0]))
     sentences = []
     for words in readings:
         parts = [
-            said[row["id"]] + (f" ({_number(row['ours'])}, {_interval(row)})" if row["interval"] else "")
+            said[row["id"]] + (f" ({', '.join(figures(row))})" if row["interval"] else "")
             for row in named
             if reading(row) == words
         ]
@@ -386,23 +386,29 @@ def about_seen(id: str, encoder: Any, generated: bool = False) -> bool:
 
 
 def after_holm(claims: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The verdicts that are left once each family shares the error of 5 %: inconclusive where Holm's p is above it."""
+    """The readings that are left once each family shares the error of 5 %: inconclusive where Holm's p is above it."""
     return [
-        row["verdict"] if p is None or p <= ERROR else INCONCLUSIVE
+        reading(row) if p is None or p <= ERROR else INCONCLUSIVE
         for row, p in zip(claims, adjusted_p(claims), strict=True)
     ]
 
 
-def _interval(row: Mapping[str, Any]) -> str:
-    return "" if row["interval"] is None else " to ".join(map(_number, row["interval"]))
+def figures(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Ours and its interval in words: counts as they are, points with one digit, what lies below 1 with two.
 
-
-def _number(value: float | None) -> str:
-    """Write points with one digit, what lies below 1 (a correlation) with two."""
-    if value is None:
-        return ""
-    digits = 1 if abs(value) >= 1 else 2
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+    Examples
+    --------
+    >>> figures(claim("table2.gain", 4.04, 0.95, 7.0)), figures(claim("prediction.pairs", 0.3, -0.1, 0.682))
+    (('4.0', '0.9 to 7.0'), ('0.30', '-0.10 to 0.68'))
+    >>> figures(claim("table1.amazon", 8, 8, 8)), figures(claim("table4.state_of_the_art"))
+    (('8', ''), ('', ''))
+    """
+    if row["interval"] is None:
+        return "", ""
+    values = (row["ours"], *row["interval"])
+    digits = 0 if all(value == round(value) for value in values) else 1 if max(map(abs, values)) >= 1 else 2
+    ours, low, high = (f"{round(value, digits) + 0.0:.{digits}f}" for value in values)  # + 0.0: no minus before a zero
+    return ours, "" if row["interval"][0] == row["interval"][1] else f"{low} to {high}"
 
 
 # the record
