@@ -19,7 +19,7 @@ ALLOWED = {module: BASE[:n] for n, module in enumerate(BASE)}
 ALLOWED |= {module: BASE + METHOD[:n] for n, module in enumerate(METHOD)}
 ALLOWED |= {module: BASE + DATA[:n] for n, module in enumerate(DATA)}
 ALLOWED |= {module: BASE + METHOD + DATA + TOP[:n] for n, module in enumerate(TOP)}
-ALLOWED |= {"corpora": ("validation",), "__init__": ()}
+ALLOWED |= {"corpora": ("validation",), "model": BASE + METHOD + DATA + TOP + ("corpora",), "__init__": ()}
 
 # In tsns_workbook, these serve all topics and import none of them.
 COMMON = ("paper", "families", "project", "statistics", "plots", "report", "dyads")

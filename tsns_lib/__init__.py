@@ -26,6 +26,7 @@ _HOME = {
     "fingerprint": "fingerprints",
     "fingerprint_similarity": "fingerprints",
     "transfer_grid": "transfer",
+    "TransferModel": "model",
     "hidden_state_variability": "transferability.variability",
     "logme": "transferability.logme",
 }

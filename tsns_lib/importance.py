@@ -236,7 +236,7 @@ class Resamples:
         """
         wanted = waiting = list(dict.fromkeys(check_n_neurons(k, self._activations.shape[1]) for k in neurons))
         n_resamples, tol, seed = self._forest.n_resamples, self._forest.tol, self._forest.seed
-        if tol is None:
+        if tol is None or n_resamples == 1:
             return dict.fromkeys(wanted, self.first(n_resamples))
         q_by_k: dict[int, np.ndarray] = {}
         for n in looks(n_resamples):

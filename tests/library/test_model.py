@@ -1,0 +1,166 @@
+"""One object to fit, keep and use: it agrees with the grid, comes back from disk, and refuses what differs."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from tsns_lib import TransferModel, fingerprint, load_encoder, load_source, transfer_grid
+from tsns_lib.store import StoreError
+
+FEW = {"n_resamples": 9, "n_trees": 40, "max_length": 48, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder()
+
+
+@pytest.fixture(scope="module")
+def mr():
+    return load_source("miniature:mr", limit=300)
+
+
+@pytest.fixture(scope="module")
+def books():
+    return load_source("miniature:books", limit=160)
+
+
+@pytest.fixture(scope="module")
+def model(mr, encoder, own_cache):
+    return TransferModel().fit(mr, encoder, n_neurons=60, **FEW)
+
+
+def test_it_transfers_far_above_chance(model, books):
+    assert model.score(books) > 0.65
+    assert model.C_ in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    assert model.classes_ == ("negative", "positive")
+
+
+@pytest.mark.parametrize("n_sources", [1, 3])
+def test_it_agrees_with_the_grid_to_the_last_digit(mr, books, encoder, n_sources):
+    sources = [mr, *(load_source(f"miniature:{name}", limit=60) for name in ("kitchen", "electronics"))][:n_sources]
+    settings = FEW | {"n_resamples": 2, "seed": 3, "budget": 90, "tol": None}
+    model = TransferModel().fit(sources if n_sources > 1 else mr, encoder, 50, C=0.02, **settings)
+    grid = transfer_grid([tuple(sources)], [books], encoder, neurons=[50], runs=1, C=0.02, **settings)
+    row = grid[grid["method"].isin(["tsns", "multi_tsns"])].iloc[0]
+    assert model.score(books) == row["accuracy"]
+    assert np.array_equal((model.selected_[:, 0] - 1) * 384 + model.selected_[:, 1], row["selected"])
+    assert np.array_equal(model.pipeline_[-1].coef_, row["model"][-1].coef_)
+    assert model.stability_ == pytest.approx(row["stability"], nan_ok=True)
+    right = model.predict(books) == np.array(model.classes_)[books.frame["label"]]
+    assert np.array_equal(right, row["correct"])
+
+
+def test_a_selected_neuron_is_found_in_transformers(model, encoder):
+    layer, neuron = model.selected_[0]
+    assert model.selected_.shape == (60, 2)
+    assert (model.selected_.min(axis=0) >= [1, 0]).all() and (model.selected_.max(axis=0) <= [6, 383]).all()
+    assert np.array_equal(model.fingerprint_, fingerprint((model.selected_ - [1, 0]) @ [384, 1], 6, 2304))
+    import torch
+
+    tokens = encoder.tokenizer("A moving story.", return_tensors="pt")
+    with torch.no_grad():
+        state = encoder.model(**tokens, output_hidden_states=True).hidden_states[layer][0, 0, neuron]
+    assert model._read(["A moving story."])[0, 0] == pytest.approx(float(state), abs=1e-5)
+
+
+def test_it_comes_back_from_disk_as_it_was(model, books, tmp_path):
+    model.save(tmp_path / "saved")
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["model.json", "model.safetensors"]
+    again = TransferModel.load(tmp_path / "saved")
+    assert np.array_equal(again.predict_proba(books), model.predict_proba(books))
+    assert again.predict(["A fine story."]).tolist() == model.predict(["A fine story."]).tolist()
+    for name in ("classes_", "C_", "stability_", "settings_"):
+        assert getattr(again, name) == getattr(model, name)
+    assert again.score(books) == model.score(books)
+    again.save(tmp_path / "twice")
+    for name in ("model.json", "model.safetensors"):
+        assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "saved" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_damage_is_one_line(model, tmp_path, name):
+    model.save(tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StoreError, match="is not as it was saved; save the model again"):
+        TransferModel.load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"no saved model, which is model\.json and model\.safetensors"):
+        TransferModel.load(tmp_path)
+
+
+def test_another_encoder_is_refused(model, tmp_path):
+    model.save(tmp_path)
+    with pytest.raises(ValueError, match="was fitted with builtin:minilm in float32 with the digest .*; here it is"):
+        TransferModel.load(tmp_path, load_encoder(random_weights=True))
+
+
+def test_labels_of_another_file_meet_by_name_or_in_one_line(model):
+    frame = pd.DataFrame({"text": ["Good.", "Bad.", "So so."], "label": ["positive", "negative", "neutral"]})
+    with pytest.raises(ValueError, match="'neutral' has no partner; load_source.*labels="):
+        model.score(load_source(frame))
+    assert model.score(load_source(frame[:2])) in (0.0, 0.5, 1.0)
+
+
+def test_three_classes_and_pairs_and_numbers(encoder):
+    words = ["dull and slow", "plain and square", "warm and bright"]
+    rows = [{"text": f"{words[i % 3]} {i}", "text_pair": f"item {i}", "label": 10 * (i % 3)} for i in range(60)]
+    source = load_source(pd.DataFrame(rows))
+    model = TransferModel().fit(source, encoder, 20, **FEW)
+    assert model.classes_ == ("0", "10", "20")
+    assert model.predict_proba(source).shape == (60, 3)
+    assert model.score(source) > 0.9
+    assert set(model.predict(["warm and bright 5"], ["item 5"])) <= {"0", "10", "20"}
+    with pytest.raises(ValueError, match="texts: the model was fitted on pairs"):
+        model.predict(["warm and bright 5"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "books"}, r"source_or_sources: must be what load_source gives, or a list of it, got \['books'\]"),
+        ({"source": []}, "source_or_sources: must be what load_source gives"),
+        ({"encoder": "minilm"}, "encoder: must be what load_encoder gives, got str"),
+        ({"n_neurons": 0}, "n_neurons: must be between 1 and the 2304"),
+        ({"C": "best"}, "C: must be positive, got 'best'"),
+        ({"C": 0}, "C: must be positive, got 0"),
+        ({"n_trees": 0}, "n_trees: must be at least 1"),
+        ({"max_length": 1}, "max_length=1"),
+        ({"tol": 2}, "tol: must be in"),
+    ],
+)
+def test_no_argument_is_refused_after_work_has_begun(mr, encoder, tmp_path, change, message):
+    arguments = {"source": mr, "encoder": encoder} | FEW | {"store": tmp_path / "store"} | change
+    with pytest.raises(ValueError, match=message) as error:
+        TransferModel().fit(arguments.pop("source"), arguments.pop("encoder"), **arguments)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_class_of_one_row_needs_a_number_for_C(encoder):
+    source = load_source(pd.DataFrame({"text": [f"text {i}" for i in range(12)], "label": [0] * 11 + [1]}))
+    with pytest.raises(ValueError, match="C: cross-validation needs two rows of every class; give a number"):
+        TransferModel().fit(source, encoder, 5, **FEW | {"fraction": 1.0, "n_resamples": 1, "seed": 1})
+
+
+def test_what_is_not_fitted_says_so(books):
+    for use in (TransferModel().predict, TransferModel().score, TransferModel().save):
+        with pytest.raises(NotFittedError, match="this TransferModel is not fitted yet: call fit or load first"):
+            use(books if use.__name__ != "save" else "folder")
+
+
+def test_the_cost_of_the_paper_is_said(mr, encoder, capfd):
+    TransferModel().fit(mr, encoder, 60, **FEW | {"progress": True})
+    assert "the paper's 100 forests of 1,000 trees: about " in capfd.readouterr().err
+
+
+def test_the_model_is_plain_json(model, tmp_path):
+    model.save(tmp_path)
+    facts = json.loads((tmp_path / "model.json").read_text())
+    assert facts["settings"]["sources"] == ["miniature:mr"]
+    assert facts["encoder"]["name"] == "builtin:minilm"

@@ -1,0 +1,263 @@
+"""A transfer model: one object that is fitted on a source (paper §3), predicts other texts, is saved and loaded."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier
+from tsns_lib.corpora.sources import Source
+from tsns_lib.encoders import Encoder, load_encoder
+from tsns_lib.executors import announce, is_shown
+from tsns_lib.extraction import check_settings, extract, texts_of
+from tsns_lib.fingerprints import fingerprint
+from tsns_lib.importance import Forest, forest_importance
+from tsns_lib.ranking import check_n_neurons
+from tsns_lib.sampling import derive_seed, resample_fraction
+from tsns_lib.selectors import MultiTSNS
+from tsns_lib.store import Store, StoreError, atomic, content_hash
+from tsns_lib.transfer import parts_of, pool_of, tsns_choices
+from tsns_lib.validation import positive, share, shown
+
+FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
+PAPER_FORESTS, PAPER_TREES = 100, 1_000  # of one source (paper §4.2)
+_SCALER, _CLASSIFIER = ("mean_", "var_", "scale_"), ("coef_", "intercept_", "classes_")
+PROBE_TREES = 16  # enough to forecast what they take
+
+
+class TransferModel:
+    """K neurons of an encoder and a classifier on them, fitted on one source or several (paper §3).
+
+    Attributes
+    ----------
+    classes_ : tuple of str
+        Names of the classes that the source has, in the order of `predict_proba`.
+    selected_ : ndarray of shape (K, 2)
+        Layer and neuron of each choice, sorted: in transformers, `hidden_states[layer][..., neuron]`, so layers count
+        from 1 and neurons from 0.
+    fingerprint_ : ndarray of shape (n_layers,)
+        Share of the chosen neurons in each layer.
+    stability_ : float
+        Share of the K neurons that two halves of the resamples have in common.
+    C_ : float
+        Inverse strength of the classifier's penalty.
+    pipeline_ : Pipeline
+        Scaling and classifier, on the activations of the chosen neurons.
+    settings_ : dict
+        What `fit` was given.
+
+    Examples
+    --------
+    >>> import tempfile, tsns_lib
+    >>> mr, books = (tsns_lib.load_source(f"miniature:{name}", limit=240) for name in ("mr", "books"))
+    >>> few = {"n_resamples": 8, "n_trees": 50, "max_length": 64, "progress": False}
+    >>> model = tsns_lib.TransferModel().fit(mr, tsns_lib.load_encoder(), n_neurons=100, **few)
+    >>> model.score(books) > 0.65
+    True
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(folder)
+    ...     again = tsns_lib.TransferModel.load(folder)
+    >>> again.score(books) == model.score(books), len(again.predict(["A fine, moving story."]))
+    (True, 1)
+    """
+
+    def fit(
+        self,
+        source_or_sources: Any,
+        encoder: Encoder,
+        n_neurons: int = 300,
+        C: float | str = "cv",
+        *,
+        n_resamples: int = 100,
+        fraction: float | str = "auto",
+        alpha: float = 1.0,
+        budget: int | None = None,
+        pairing: str = "leave_one_out",
+        gamma: float = 0.1,
+        n_trees: int = 200,
+        max_depth: int = 200,
+        engine: str = "histogram",
+        tol: float | None = 0.05,
+        pooling: str = "cls",
+        max_length: int = 128,
+        seed: int = 0,
+        n_jobs: int = -1,
+        store: Store | str | os.PathLike | None = None,
+        scheduler: str | None = None,
+        progress: bool = True,
+    ) -> Self:
+        """Select K neurons by TSNS, of several sources by MultiTSNS, and train a logistic regression on them.
+
+        The settings are those of `tsns_lib.transfer_grid`, with which the first run agrees to the last digit for the
+        same C. The defaults are for minutes, 200 trees and a `tol` of 0.05; a line says what the paper's 100 forests of
+        1,000 trees would cost. With `C="cv"` the best of 1e-4, 1e-3, ... 1 is taken, by five-fold cross-validation on
+        the rows of the source that the neurons were chosen on. Raises a ValueError as `transfer_grid` does.
+        """
+        sources = source_or_sources if isinstance(source_or_sources, list | tuple) else [source_or_sources]
+        if not sources or not all(isinstance(source, Source) for source in sources):
+            raise ValueError(
+                f"source_or_sources: must be what load_source gives, or a list of it, got {shown(sources)}"
+            )
+        if not isinstance(encoder, Encoder):
+            raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
+        if len({source.is_pair for source in sources}) > 1:
+            raise ValueError("source_or_sources: single texts and pairs cannot be mixed")
+        k = check_n_neurons(n_neurons, encoder.n_neurons)
+        given_C = None if isinstance(C, str) and C == "cv" else positive("C", C)
+        alpha, gamma = share("alpha", alpha, zero=True), share("gamma", gamma)
+        check_settings(pooling, max_length, encoder, sources[0].is_pair)
+        forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol)
+        where: dict[str, Any] = {"store": store, "scheduler": scheduler}
+        measured = {name: value for name, value in vars(forest).items() if name != "seed"}
+        compute = where | {"n_jobs": n_jobs}
+        multi = MultiTSNS(pairing=pairing, gamma=gamma, C=given_C or 0.01, verbose=progress, **measured, **compute)
+        reading: dict[str, Any] = {"pooling": pooling, "max_length": int(max_length)}
+        parts = parts_of(sources, budget, pairing, seed)
+        pool = pool_of(parts, lambda each: computable(extract(each, encoder, progress=progress, **reading, **where)))
+        if is_shown(progress) and n_resamples * n_trees < PAPER_FORESTS * PAPER_TREES:
+            _announce_paper(pool.X, pool.y, forest, n_jobs)
+        choice = next(tsns_choices(pool, [k], 0, seed, alpha, multi, forest, compute, progress))
+        assert choice.selected is not None
+        X, folds = pool.X[:, choice.selected], derive_seed(seed, "folds", pool.name)
+        self.C_ = given_C or max(C_GRID, key=lambda each: cv_accuracy(X, pool.y, each, folds))
+        facts: dict[str, Any] = {"sources": list(pool.members), "rows": len(pool.y), "n_neurons": k, "seed": seed}
+        self.settings_ = (
+            facts | reading | measured | {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma}
+        )
+        first = parts[0].source
+        known = first.frame.drop_duplicates("label").sort_values("label").assign(text="")
+        answers = Source(pool.name, first.task, "train", known, first.origin, first.classes)
+        return self._keep(encoder, choice.selected, choice.stability, answers, fit_classifier(X, pool.y, self.C_))
+
+    def _keep(
+        self, encoder: Encoder, selected: NDArray[Any], stability: float, answers: Source, pipeline: Pipeline
+    ) -> Self:
+        """What a fitted and a loaded model have; `answers` has a row of each class, by which others are matched."""
+        self.encoder_, self._selected, self._answers, self.pipeline_ = encoder, selected, answers, pipeline
+        self.selected_ = np.stack([selected // encoder.hidden_size + 1, selected % encoder.hidden_size], axis=1)
+        self.fingerprint_ = fingerprint(selected, encoder.n_layers, encoder.n_neurons)
+        self.stability_ = stability
+        names = {number: name for name, number in answers.numbers.items()}
+        self.classes_ = tuple(names[number] for number in pipeline[-1].classes_.tolist())
+        return self
+
+    def predict(self, texts_or_source: Any, text_pairs: Sequence[str] | None = None) -> NDArray[Any]:
+        """The name of the most probable class of every text, pair, or row of a Source: shape (n,)."""
+        chosen = self.predict_proba(texts_or_source, text_pairs).argmax(axis=1)
+        return np.array(self.classes_)[chosen]
+
+    def predict_proba(self, texts_or_source: Any, text_pairs: Sequence[str] | None = None) -> NDArray[Any]:
+        """The probability of every class, shape (n, len(classes_)), in the order of `classes_`."""
+        activations = self._read(texts_or_source, text_pairs)
+        return self.pipeline_.predict_proba(activations)
+
+    def score(self, target: Source) -> float:
+        """Accuracy on a source with labels, whose classes are matched by name."""
+        self._check_fitted()
+        truth = self._answers.labels_of(target)
+        return float((self.pipeline_.predict(self._read(target)) == truth).mean())
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model as JSON and safetensors; the encoder is named by its digest, and its weights stay out."""
+        self._check_fitted()
+        scaler, classifier = self.pipeline_
+        encoder, answers = self.encoder_, self._answers
+        tensors = {name: np.asarray(getattr(scaler, name)) for name in _SCALER}
+        tensors |= {name: np.asarray(getattr(classifier, name)) for name in _CLASSIFIER} | {"selected": self._selected}
+        content = save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+        is_named = encoder.name.startswith("builtin:") or encoder.revision is not None
+        facts = {
+            "encoder": {"name": encoder.name if is_named else str(encoder.folder)}
+            | {name: getattr(encoder, name) for name in ("digest", "dtype", "revision", "random_seed")},
+            "answers": {"name": answers.name, "task": answers.task, "classes": answers.classes}
+            | {"labels": answers.origin.get("labels"), "present": answers.frame["label"].tolist()},
+            "pairs": answers.is_pair,
+            "settings": self.settings_,
+            "stability": self.stability_ if np.isfinite(self.stability_) else None,
+            "C": self.C_,
+        }
+        place = Path(folder).expanduser()
+        for name, whole in ((TENSORS, content), (FACTS, _sealed(facts, content))):
+            with atomic(place / name) as file:
+                file.write(whole)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], encoder: Encoder | None = None) -> Self:
+        """Read a saved model; `encoder` is needed where its folder is another one on this machine.
+
+        Raises FileNotFoundError where there is none, StoreError where it is not as it was written, and ValueError where
+        the encoder is not the one of the model.
+        """
+        place = Path(folder).expanduser()
+        if not (place / FACTS).is_file() or not (place / TENSORS).is_file():
+            raise FileNotFoundError(f"{place}: no saved model, which is {FACTS} and {TENSORS}")
+        written, content = (place / FACTS).read_bytes(), (place / TENSORS).read_bytes()
+        try:
+            facts = json.loads(written)
+            whole = written == _sealed({name: value for name, value in facts.items() if name != "digest"}, content)
+        except (ValueError, AttributeError):
+            whole = False
+        if not whole:
+            raise StoreError(f"{place}: is not as it was saved; save the model again")
+        theirs = facts["encoder"]
+        if encoder is None:
+            options: dict[str, Any] = {name: theirs[name] for name in ("dtype", "revision")}
+            seed = theirs["random_seed"]
+            encoder = load_encoder(theirs["name"], random_weights=seed is not None, seed=seed or 0, **options)
+        if (encoder.digest, encoder.dtype) != (theirs["digest"], theirs["dtype"]):
+            own = f"{theirs['name']} in {theirs['dtype']} with the digest {theirs['digest'][:12]}"
+            raise ValueError(f"{place}: was fitted with {own}; here it is {encoder.digest[:12]} in {encoder.dtype}")
+        tensors, answers = load_tensors(content), facts["answers"]
+        model, scaler, classifier = cls(), StandardScaler(), LogisticRegression(C=facts["C"])
+        vars(scaler).update({name: tensors[name] for name in _SCALER}, n_features_in_=len(tensors["selected"]))
+        vars(classifier).update({name: tensors[name] for name in _CLASSIFIER}, n_features_in_=len(tensors["selected"]))
+        rows = pd.DataFrame({"text": "", "text_pair": "" if facts["pairs"] else None, "label": answers["present"]})
+        origin = {"kind": "saved", "labels": answers["labels"]}
+        known = Source(answers["name"], answers["task"], "train", rows, origin, tuple(answers["classes"]))
+        model.settings_, model.C_ = facts["settings"], facts["C"]
+        stability = float("nan") if facts["stability"] is None else facts["stability"]
+        return model._keep(encoder, tensors["selected"], stability, known, make_pipeline(scaler, classifier))
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "pipeline_"):
+            raise NotFittedError("this TransferModel is not fitted yet: call fit or load first")
+
+    def _read(self, texts_or_source: Any, text_pairs: Sequence[str] | None = None) -> NDArray[Any]:
+        """Activations of the chosen neurons."""
+        self._check_fitted()
+        texts, pairs = texts_of(texts_or_source, text_pairs)
+        if (pairs is not None) != self._answers.is_pair:
+            raise ValueError(f"texts: the model was fitted on {'pairs' if self._answers.is_pair else 'single texts'}")
+        reading = {name: self.settings_[name] for name in ("pooling", "max_length")}
+        activations = extract(texts, self.encoder_, text_pairs=pairs, progress=False, **reading)
+        return computable(activations[:, self._selected])
+
+
+def _sealed(facts: dict[str, Any], content: bytes) -> bytes:
+    """The facts of a model as JSON, with a digest of them and of its tensors."""
+    digest = content_hash([json.dumps(facts, sort_keys=True).encode(), content])
+    return (json.dumps(facts | {"digest": digest}, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _announce_paper(X: np.ndarray, y: np.ndarray, forest: Forest, n_jobs: int) -> None:
+    """Say what the paper's forests would cost, forecast from a few trees."""
+    seconds = []
+    for n_trees in (1, 1, 1 + PROBE_TREES):  # the first compiles
+        start = time.perf_counter()
+        forest_importance(X, y, n_trees=n_trees, max_depth=forest.max_depth, engine=forest.engine, n_jobs=n_jobs)
+        seconds.append(time.perf_counter() - start)
+    all_trees = PAPER_FORESTS * PAPER_TREES * resample_fraction(len(y), forest.fraction)  # a tree costs as its rows do
+    cost = max(0.0, seconds[2] - seconds[1]) / PROBE_TREES * all_trees
+    announce(f"the paper's {PAPER_FORESTS} forests of {PAPER_TREES:,} trees", cost, PAPER_FORESTS * X.shape[1] * 8)
