@@ -7,7 +7,13 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants soak local reference picture lab
+.PHONY: help install run test mutants soak local paper reference picture lab
+
+define need_data
+@test -n "$$TSNS_DATA" || { \
+  echo "make $@: name the folder of the corpora, as in: make $@ TSNS_DATA=FOLDER" >&2; exit 1; }
+@test -d "$$TSNS_DATA" || { echo "make $@: $$TSNS_DATA is no folder" >&2; exit 1; }
+endef
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,10 +51,13 @@ soak: install ## kill the work a hundred times at random, run it again, and comp
 	"$(BIN)/python" tests/faults/soak.py
 
 local: install ## execute them on the real corpora: make local TSNS_DATA=FOLDER; continues after an interruption
-	@test -n "$$TSNS_DATA" || { \
-	  echo "make local: name the folder of the corpora, as in: make local TSNS_DATA=FOLDER" >&2; exit 1; }
-	@test -d "$$TSNS_DATA" || { echo "make local: $$TSNS_DATA is no folder" >&2; exit 1; }
+	$(need_data)
 	"$(BIN)/tsns" run --profile local
+
+paper: install ## the paper's own setting, for a GPU: make paper TSNS_DATA=FOLDER; says what it costs and asks, unless YES=--yes
+	$(need_data)
+	"$(BIN)/python" -m tsns_workbook.forecast $(YES)
+	"$(BIN)/tsns" run --profile paper
 
 reference: run ## copy the results of make run to outputs/reference, where they are committed
 	mkdir -p outputs/reference

@@ -19,7 +19,7 @@ ALLOWED = {module: BASE[:n] for n, module in enumerate(BASE)}
 ALLOWED |= {module: BASE + METHOD[:n] for n, module in enumerate(METHOD)}
 ALLOWED |= {module: BASE + DATA[:n] for n, module in enumerate(DATA)}
 ALLOWED |= {module: BASE + METHOD + DATA + TOP[:n] for n, module in enumerate(TOP)}
-ALLOWED |= {"corpora": ("validation",), "model": BASE + METHOD + DATA + TOP + ("corpora",), "__init__": ()}
+ALLOWED |= {"corpora": ("validation",), "__init__": ()}
 
 # In tsns_workbook, these serve all topics and import none of them.
 COMMON = ("paper", "families", "project", "statistics", "plots", "report", "dyads")
@@ -28,7 +28,7 @@ RUNNER = ("project", "receipts", "run", "get", "cli")
 USES_TORCH = {
     *("tsns_lib.encoders", "tsns_lib.extraction"),
     *("tsns_lib.transferability.reinitialization", "tsns_lib.transferability.text_embedding"),
-    *("tsns_workbook.embeddings", "tsns_workbook.benchmarks"),
+    *("tsns_workbook.embeddings", "tsns_workbook.benchmarks", "tsns_workbook.forecast"),
     *(f"tsns_workbook.finetuning.{path.stem}" for path in SOURCES["tsns_workbook"].glob("finetuning/*.py")),
 }
 HEAVY = ("torch", "transformers", "accelerate")

@@ -41,6 +41,10 @@ OURS, REFERENCE = "tsns_lib", "RandomForestClassifier"
 BORUTA_ROUNDS = 3  # at most; every round grows a forest on twice the neurons
 BATCH = 32  # rows of the plain loop and of the pipeline, in the order given
 MATMUL = (2_048, 1_024, 4_096)  # a product of BERT-large's feed-forward half
+GPU_MATMUL = (8_192, 8_192, 8_192)  # large enough for the full speed of a GPU
+SMALL, LARGE = "MiniLM (6 × 384)", "BERT-large's shape (24 × 1,024)"
+DEVICES = {"cpu": "", "cuda": ", GPU"}  # what follows an encoder's name in the table of speeds
+GPU_TURNS = {"cuda": 50}  # the same texts as often, so that there is work for some seconds
 BERT_LARGE = {"num_hidden_layers": 24, "hidden_size": 1_024, "num_attention_heads": 16, "intermediate_size": 4_096}
 PAPER_NEURONS = BERT_LARGE["num_hidden_layers"] * BERT_LARGE["hidden_size"]
 
@@ -203,13 +207,13 @@ def seconds_per_split_level(rows: Sequence[int], *, n_trees: int = 20, n_neurons
 
 
 def compare_extraction(texts: Sequence[str], *, max_length: int = 128, repeats: int = 1) -> pd.DataFrame:
-    """Extract every layer of the built-in encoder in several ways, from text to array or file.
+    """Extract every layer of the built-in encoder on the CPU in several ways, from text to array or file.
 
     `ratio` is the plain loop's seconds divided by these; `note` says what is not installed or not the same work.
     Loading the model is not counted.
     """
     one_line_texts = [" ".join(text.split()) for text in texts]  # NeuroX reads a file of lines
-    exact, halved = load_encoder(dtype="float32"), load_encoder(dtype="bfloat16")
+    exact, halved = (load_encoder(dtype=dtype, device="cpu") for dtype in ("float32", "bfloat16"))
     ways: dict[str, tuple[str, str, Callable[[list[str]], Any]]] = {
         "tsns_lib, bfloat16": ("torch", "", partial(our_extraction, halved, max_length)),
         "tsns_lib, float32": ("torch", "", partial(our_extraction, exact, max_length)),
@@ -281,28 +285,40 @@ def _neurox(encoder: Encoder, texts: list[str]) -> int:
 
 
 def share_of_peak(texts: Sequence[str], *, max_length: int = 128, repeats: int = 2) -> pd.DataFrame:
-    """Which share of the processor's bfloat16 matrix speed, measured in the same run, the extraction reaches.
+    """Which share of the bfloat16 matrix speed, measured in the same run, the extraction reaches.
 
-    The built-in encoder encodes all texts, BERT-large's shape with random weights one in ten of them. `GFLOP/s` counts
-    the real tokens and no padding. Of both speeds the best of all turns is taken.
+    The built-in encoder encodes all texts, BERT-large's shape with random weights one in ten of them; a GPU does so
+    many times over, and without one its lines are empty. `GFLOP/s` counts the real tokens and no padding. Of both
+    speeds the best of all turns is taken.
     """
     rows = []
     with _large_folder() as folder:
-        small, large = load_encoder(dtype="bfloat16"), load_encoder(folder, dtype="bfloat16", random_weights=True)
-        samples = {"MiniLM (6 × 384)": (small, texts), "BERT-large's shape (24 × 1,024)": (large, texts[::10])}
-        for name, (encoder, sample) in samples.items():
-            tokens, _ = tokenised(encoder, list(sample), None, max_length)
-            activations(tokens, encoder, "cls")
-            best, peak = np.inf, 0.0
-            for _ in range(repeats):
-                peak = max(peak, matrix_speed())
-                best = min(best, timed(activations, tokens, encoder, "cls")[0])
-            peak = max(peak, matrix_speed())
-            speed = operations(tokens.lengths, encoder) / best / 1e9
-            n_tokens = round(tokens.lengths.sum() / best)
-            figures = {"GFLOP/s": speed, "matrix GFLOP/s": peak, "share": speed / peak}
-            rows.append({"encoder": name, "tokens a second": n_tokens, **figures})
-    return pd.DataFrame(rows)
+        for device in DEVICES:
+            for name, options in {SMALL: {}, LARGE: {"name": folder, "random_weights": True}}.items():
+                encoder = load_encoder(dtype="bfloat16", device=device, **options)
+                sample = list(texts if name == SMALL else texts[::10]) * GPU_TURNS.get(device, 1)
+                measured = _speeds(encoder, sample, max_length, repeats) if has_device(device) else {}
+                rows.append({"encoder": name + DEVICES[device]} | measured)
+    return pd.DataFrame(rows, columns=["encoder", "tokens a second", "GFLOP/s", "matrix GFLOP/s", "share"])
+
+
+def has_device(device: str) -> bool:
+    """Whether torch can compute there."""
+    import torch
+
+    return device == "cpu" or torch.cuda.is_available()
+
+
+def _speeds(encoder: Encoder, texts: list[str], max_length: int, repeats: int) -> dict[str, float]:
+    tokens, _ = tokenised(encoder, texts, None, max_length)
+    activations(tokens, encoder, "cls")
+    best, peak = np.inf, matrix_speed(encoder.device)
+    for _ in range(repeats):
+        best = min(best, timed(activations, tokens, encoder, "cls")[0])
+        peak = max(peak, matrix_speed(encoder.device))
+    speed = operations(tokens.lengths, encoder) / best / 1e9
+    n_tokens = round(tokens.lengths.sum() / best)
+    return {"tokens a second": n_tokens, "GFLOP/s": speed, "matrix GFLOP/s": peak, "share": speed / peak}
 
 
 def operations(lengths: np.ndarray, encoder: Encoder) -> float:
@@ -312,14 +328,21 @@ def operations(lengths: np.ndarray, encoder: Encoder) -> float:
     return float(layers * (2 * n * (4 * hidden * hidden + 2 * hidden * inner) + 4 * n * n * hidden).sum())
 
 
-def matrix_speed(turns: int = 5) -> float:
+def matrix_speed(device: str = "cpu", turns: int = 5) -> float:
     """GFLOP/s of one large bfloat16 product on this machine, the best of some turns."""
     import torch
 
-    rows, inner, columns = MATMUL
-    a, b = torch.ones(rows, inner, dtype=torch.bfloat16), torch.ones(inner, columns, dtype=torch.bfloat16)
-    torch.mm(a, b)
-    return 2 * rows * inner * columns / min(timed(torch.mm, a, b)[0] for _ in range(turns)) / 1e9
+    rows, inner, columns = MATMUL if device == "cpu" else GPU_MATMUL
+    options: dict[str, Any] = {"dtype": torch.bfloat16, "device": device}
+    a, b = torch.ones(rows, inner, **options), torch.ones(inner, columns, **options)
+
+    def product() -> None:
+        torch.mm(a, b)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    product()
+    return 2 * rows * inner * columns / min(timed(product)[0] for _ in range(turns)) / 1e9
 
 
 @contextmanager

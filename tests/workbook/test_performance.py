@@ -1,11 +1,13 @@
 """The frames that the benchmarks return, and what is made of them; no time is asserted."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
-from tsns_workbook import benchmarks, paper, performance
+from tsns_workbook import benchmarks, forecast, paper, performance
 
-from tsns_lib import load_encoder
+from tsns_lib import load_encoder, load_source
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,38 @@ def test_what_was_not_measured_is_not_judged(compared):
     assert judged["from 1 to 2 workers"] == "met"
     assert judged["tol: largest change of an average, in points"] == "not met"
     assert judged["tol: resamples used of those of all J"] == ""
+
+
+@pytest.mark.skipif(benchmarks.has_device("cuda"), reason="there is a GPU")
+def test_without_a_gpu_its_lines_are_empty(monkeypatch):
+    monkeypatch.delitem(benchmarks.DEVICES, "cpu")
+    peak = benchmarks.share_of_peak(["a made-up line"] * 10).set_index("encoder")
+    assert peak.index.tolist() == ["MiniLM (6 × 384), GPU", "BERT-large's shape (24 × 1,024), GPU"]
+    assert peak.isna().all(axis=None)
+
+
+@pytest.fixture(scope="module")
+def table1():
+    names = paper.table1()["source"]
+    return [load_source(f"miniature:{name}", name=name) for name in names]
+
+
+def test_the_forecast_counts_what_the_parameters_ask_for(table1):
+    table = forecast.forecast(table1, load_encoder(), n_trees=10, n_resamples=2, runs=1, max_length=32)
+    n_rows = sum(source.n_rows for source in table1)
+    assert table["units"].tolist() == [f"{n_rows:,} rows", "24 forests", "12 forests", "26 forests", ""]
+    assert table.at["activations", "GB"] == round(n_rows * 2_304 * 4 / 1e9, 2)
+    assert (table["hours"] >= 0).all()
+    assert forecast.device_line(load_encoder(device="cpu")).startswith("device: no GPU; ")
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("YES\n", 0), ("\n", 1), ("", 1)])
+def test_a_run_of_hours_is_confirmed(monkeypatch, answer, status):
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert forecast.confirmed() == (status == 0)
+
+
+def test_a_forecast_without_the_corpora_says_what_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TSNS_DATA", str(tmp_path))
+    assert forecast.main(["--profile", "local", "--yes"]) == 2
+    assert capsys.readouterr().err.startswith("make local: books: no sorted_data_acl or ")
