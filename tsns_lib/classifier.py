@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -82,7 +82,7 @@ def scores(
         against_rest = {labels[-1]: decision}
     else:
         against_rest = {label: decision[:, list(classes).index(label)] for label in labels}
-    areas = [roc_auc_score(truth == label, column) for label, column in against_rest.items() if len(labels) > 1]
+    areas = [_area(truth == label, column) for label, column in against_rest.items() if len(labels) > 1]
     return {
         "accuracy": float(correct.mean()),
         "n": len(truth),
@@ -90,6 +90,13 @@ def scores(
         "balanced_accuracy": float(np.mean([correct[truth == label].mean() for label in labels])),
         "auc": float(np.mean(areas)) if areas else float("nan"),
     }
+
+
+def _area(positive: np.ndarray, decision: np.ndarray) -> float:
+    """Area under the ROC curve from ranks: scikit-learn's function checks its input for ten times as long."""
+    n_positive = int(positive.sum())
+    surplus = rankdata(decision)[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(surplus / (n_positive * (len(positive) - n_positive)))
 
 
 def search_alpha(

@@ -18,6 +18,7 @@ from tsns_lib.sampling import derive_seed
 from tsns_workbook.statistics import bootstrap_weights
 
 CG_STEPS = 60  # at most; some 20 are needed
+INTERCEPT = 1e-6  # its penalty, which is none
 CG_TOLERANCE = 1e-3  # of a step that is itself an approximation
 
 Weights = Mapping[tuple[str, str], np.ndarray]
@@ -49,13 +50,17 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
     probability = expit(model.decision_function(features))
     one = np.ones((features.shape[0], 1))
     design = sparse.hstack([features, one], "csr") if sparse.issparse(features) else np.hstack([features, one])
-    penalty = np.append(np.ones(features.shape[1]), 0.0)
+    penalty = np.append(np.ones(features.shape[1]), INTERCEPT)[:, None]
     curvature = (model.C * probability * (1 - probability))[:, None]
-    gradients = model.C * ((weights - 1) * (probability - y)) @ design  # of all rows together the gradient is 0
+    pull = (model.C * (weights - 1) * (probability - y)).T  # of all rows together the gradient is 0
+    # the step is A⁻¹ Xᵀ pull with A = penalty + Xᵀ curvature X; where there are fewer rows than features, Xᵀ goes first
     if sparse.issparse(features):
-        step = _conjugate_gradients(lambda v: penalty[:, None] * v + design.T @ (curvature * (design @ v)), gradients.T)
+        step = _conjugate_gradients(lambda v: penalty * v + design.T @ (curvature * (design @ v)), design.T @ pull)
+    elif len(design) < design.shape[1]:
+        gram = design @ (design / penalty.T).T
+        step = design.T @ np.linalg.solve(np.eye(len(design)) + curvature * gram, pull) / penalty
     else:
-        step = np.linalg.solve(design.T @ (curvature * design) + np.diag(penalty), gradients.T)
+        step = np.linalg.solve(design.T @ (curvature * design) + np.diag(penalty[:, 0]), design.T @ pull)
     return np.append(model.coef_[0], model.intercept_[0]) - step.T
 
 

@@ -4,41 +4,51 @@ Every rung is fitted on source rows alone. The two rungs named ", own z" are tra
 its own unlabelled rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
-from tsns_lib import extract, transfer_grid
-from tsns_lib.classifier import computable, fit_classifier, scores
+from tsns_lib import SingleTSNS, extract, transfer_grid
+from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, scores
 from tsns_lib.executors import bar
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.transfer import Pool, parts_of, pool_of, random_neurons
 from tsns_workbook.crossed import corpus_weights, refitted, replicated_scores
 
-C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-CV_ROWS = 4_000  # of a source, at most, are cross-validated on (our choice)
-FOLDS = 5
 SELECTIONS = ("tsns", "multi_tsns")
 CONTROLS = ("random, same layers", "f_test")  # where these show the same gain, the selection is not its cause
+FOREST = ("n_resamples", "fraction", "n_trees", "max_depth", "engine", "tol", "store", "scheduler")  # of a selector
 TRANSDUCTIVE = ", own z"
 
 
 class Rung(NamedTuple):
-    """A fitted classifier: what it is called, what it reads (None: the texts) and whether a target is standardised."""
+    """A fitted classifier: what it is called, what it reads (None: the texts), whether a target is standardised.
+
+    The majority class has no model.
+    """
 
     method: str
     k: int
     run: int
-    model: Pipeline
+    model: Pipeline | None
     selected: np.ndarray | None
     own_z: bool = False
+
+
+class Resampled(NamedTuple):
+    """A corpus as a study sees it: its texts, activations and how often each row came in each replicate."""
+
+    texts: pd.Series
+    activations: np.ndarray
+    weights: np.ndarray
 
 
 def ladder_grid(
@@ -56,65 +66,74 @@ def ladder_grid(
 
     The rungs added: "layer 1" ... (each layer alone), "best layer" (the one with the highest five-fold cross-validated
     accuracy on the source), "all, C by CV", "TF-IDF" (words and pairs of words), `draws` draws of "random" and of
-    "random, same layers" (as many in each layer as the selection has), and "..., own z". `draws` of a row holds
-    accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape (3, n_boot). Two classes are needed.
+    "random, same layers" (as many in each layer as the selection has), of several sources "tsns" (as if they were one),
+    and "..., own z". `draws` of a row holds accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape
+    (3, n_boot). Two classes are needed.
     """
-    for corpus in [*targets, *(member for union in sources for member in _members(union))]:
+    unions = [union if isinstance(union, tuple) else (union,) for union in sources]
+    corpora = {(corpus.name, corpus.split): corpus for corpus in [*targets, *chain(*unions)]}
+    for corpus in corpora.values():
         if len(corpus.classes) != 2:
             raise ValueError(f"{corpus.name}: the ladder compares two classes, and here are {len(corpus.classes)}")
     grid = transfer_grid(sources, targets, encoder, seed=seed, **settings)
     options = {name: settings[name] for name in ("pooling", "max_length", "store", "scheduler") if name in settings}
-    corpora = {(each.name, each.split): each for each in [*targets, *(m for union in sources for m in _members(union))]}
-    activations = {key: computable(extract(each, encoder, progress=False, **options)) for key, each in corpora.items()}
     weights = corpus_weights(corpora.values(), n_boot, seed)
+    resampled = {
+        key: Resampled(
+            corpus.frame["text"].str.cat(corpus.frame["text_pair"].fillna(""), sep=" "),
+            computable(extract(corpus, encoder, progress=False, **options)),
+            weights[key],
+        )
+        for key, corpus in corpora.items()
+    }
     rows: list[dict[str, Any]] = []
-    for union in bar(sources, desc="ladder", show=settings.get("progress", True)):
-        parts = parts_of(_members(union), settings.get("budget"), settings.get("pairing", "leave_one_out"), seed)
-        pool = pool_of(parts, lambda source: activations[source.name, source.split])
+    for union in bar(unions, desc="ladder", show=settings.get("progress", True)):
+        parts = parts_of(union, settings.get("budget"), settings.get("pairing", "leave_one_out"), seed)
+        seen = [resampled[part.source.name, part.source.split] for part in parts]
+        pool = pool_of(parts, lambda source: resampled[source.name, source.split].activations)
         own = grid[grid["source"] == pool.name]
-        if own.empty:  # every target is one of its own corpora
-            continue
-        texts = pd.concat([_texts(part.source).iloc[part.rows] for part in parts])
-        drawn = np.hstack([weights[part.source.name, part.source.split][:, part.rows] for part in parts])
-        y = (pool.y == np.unique(pool.y)[1]).astype(int)
-        tests = [(target, parts[0].source.labels_of(target)) for target in targets if target.name in set(own["target"])]
-        facts = own.drop_duplicates(["method", "k", "run"]).set_index(["method", "k", "run"])
-        common = {"source": pool.name, "members": pool.members}
-        for rung in _rungs(pool, own, texts, encoder, chosen_k, draws, settings.get("C", 0.01), seed):
-            features = rung.model[:-1].transform(texts if rung.selected is None else pool.X[:, rung.selected])
-            coefficients = refitted(features, y, rung.model[-1], drawn)
-            known = (rung.method, rung.k, rung.run)
-            chosen = facts.loc[known, CHOICE].to_dict() if known in facts.index else dict.fromkeys(CHOICE)
-            for target, truth in tests:
-                cell = {"target": target.name, "method": rung.method, "k": rung.k, "run": rung.run}
-                Z = _seen(rung, _texts(target), activations[target.name, target.split])
-                judged = scores(truth, rung.model[-1].predict(Z), rung.model[-1].decision_function(Z))
-                decision = coefficients[:, :-1] @ Z.T if not hasattr(Z, "toarray") else (Z @ coefficients[:, :-1].T).T
-                moved = replicated_scores(
-                    decision + coefficients[:, -1:], truth == rung.model.classes_[1], weights[target.name, target.split]
-                )
-                origin = {"selected": rung.selected, "generated": pool.generated or target.generated, "draws": moved}
-                rows.append(common | cell | judged | chosen | origin)
-        for row in own[own["method"] == "majority"].to_dict("records"):
-            kept = {name: row[name] for name in (*CELL, *SCORES, *CHOICE, "members", "generated", "selected")}
-            target = next(target for target, _ in tests if target.name == row["target"])
-            moved = _constant(row["correct"], weights[target.name, target.split])
-            rows.append(kept | {"draws": moved})
-    return pd.DataFrame(rows)[[*CELL, *SCORES, "selected", *CHOICE, "members", "generated", "draws"]]
+        texts = pd.concat([corpus.texts.iloc[part.rows] for corpus, part in zip(seen, parts, strict=True)])
+        drawn = np.hstack([corpus.weights[:, part.rows] for corpus, part in zip(seen, parts, strict=True)])
+        tests = [
+            (target, parts[0].source.labels_of(target), resampled[target.name, target.split])
+            for target in targets
+            if target.name not in pool.members
+        ]
+        for rung in _rungs(pool, own, texts, encoder, chosen_k, draws, seed, settings):
+            with threadpool_limits(1):  # as in `fit_classifier`: these products are too small for several threads
+                tested = list(_tested(rung, pool, texts, drawn, tests))
+            rows += [{"source": pool.name, "members": pool.members} | row for row in tested]
+    known = ["source", "target", "method", "k", "run"]
+    ladder = pd.DataFrame(rows).merge(grid[[*known, *CHOICE]], on=known, how="left")
+    return ladder[[*known, *SCORES, "selected", *CHOICE, "members", "generated", "draws"]]
 
 
-CELL = ["source", "target", "method", "k", "run"]
 SCORES = ["accuracy", "n", "correct", "balanced_accuracy", "auc"]
 CHOICE = ["stability", "resamples", "alphas", "term_medians"]
 
 
-def _members(union: Any) -> tuple[Any, ...]:
-    return union if isinstance(union, tuple) else (union,)
-
-
-def _texts(source: Any) -> pd.Series:
-    """The texts, of pairs both in one."""
-    return source.frame["text"].str.cat(source.frame["text_pair"].fillna(""), sep=" ")
+def _tested(
+    rung: Rung, pool: Pool, texts: pd.Series, drawn: np.ndarray, tests: Sequence[tuple[Any, np.ndarray, Resampled]]
+) -> Iterator[dict[str, Any]]:
+    """Test a rung on every target, as fitted and in every replicate."""
+    facts = {"method": rung.method, "k": rung.k, "run": rung.run, "selected": rung.selected}
+    if rung.model is not None:
+        standardised, model = rung.model[:-1], rung.model[-1]
+        features = standardised.transform(texts if rung.selected is None else pool.X[:, rung.selected])
+        refits = refitted(features, (pool.y == model.classes_[1]).astype(int), model, drawn)
+    for target, truth, corpus in tests:
+        if rung.model is None:  # the majority class
+            labels, counts = np.unique(truth, return_counts=True)
+            predicted, decision = np.full(len(truth), labels[counts.argmax()]), np.zeros(len(truth))
+            moved = _constant(predicted == truth, corpus.weights)
+        else:
+            Z = corpus.texts if rung.selected is None else corpus.activations[:, rung.selected]
+            Z = StandardScaler().fit_transform(Z) if rung.own_z else standardised.transform(Z)
+            predicted, decision = model.predict(Z), model.decision_function(Z)
+            decisions = np.asarray(Z @ refits[:, :-1].T + refits[:, -1]).T
+            moved = replicated_scores(decisions, truth == model.classes_[1], corpus.weights)
+        generated = {"generated": pool.generated or target.generated, "draws": moved}
+        yield facts | {"target": target.name} | scores(truth, predicted, decision) | generated
 
 
 def _constant(correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -122,41 +141,46 @@ def _constant(correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.stack([weights @ correct / weights.sum(axis=1), *np.full((2, len(weights)), 0.5)])
 
 
-def _seen(rung: Rung, texts: pd.Series, activations: np.ndarray) -> Any:
-    """A target's features as the classifier reads them."""
-    if rung.own_z:
-        return StandardScaler().fit_transform(activations[:, rung.selected])
-    return rung.model[:-1].transform(texts if rung.selected is None else activations[:, rung.selected])
-
-
 def _rungs(
-    pool: Pool, own: pd.DataFrame, texts: pd.Series, encoder: Any, chosen_k: int, draws: int, C: float, seed: int
+    pool: Pool,
+    own: pd.DataFrame,
+    texts: pd.Series,
+    encoder: Any,
+    chosen_k: int,
+    draws: int,
+    seed: int,
+    settings: Mapping[str, Any],
 ) -> Iterator[Rung]:
-    def fitted(method: str, k: int, run: int, selected: np.ndarray, C: float = C, own_z: bool = False) -> Rung:
+    standard = settings.get("C", 0.01)
+
+    def fitted(method: str, k: int, run: int, selected: np.ndarray, C: float = standard, own_z: bool = False) -> Rung:
         return Rung(method, k, run, fit_classifier(pool.X[:, selected], pool.y, C), selected, own_z)
 
-    known = own[own["method"] != "majority"].drop_duplicates(["method", "k", "run"])
+    known = own.drop_duplicates(["method", "k", "run"])
     for row in known.itertuples():
         yield Rung(row.method, row.k, row.run, row.model, row.selected)
+    selections = known[known["method"].isin(SELECTIONS)]
+    if len(pool.members) > 1:  # as if the sources were one
+        forest = {name: settings[name] for name in FOREST if name in settings}
+        for run in range(selections["run"].nunique()):
+            single = SingleTSNS(chosen_k, random_state=run_seed(seed, run, pool.name), **forest)
+            yield fitted("tsns", chosen_k, run, single.fit(pool.X, pool.y).selected_)
     yield Rung("TF-IDF", 0, 0, fit_words(texts, pool.y), None)
-    width, everything = encoder.hidden_size, np.arange(encoder.n_neurons)
-    layers = everything.reshape(encoder.n_layers, width)
+    layers = np.arange(encoder.n_neurons).reshape(encoder.n_layers, encoder.hidden_size)
     seed_of_folds = derive_seed(seed, "folds", pool.name)
-    alone = [cv_accuracy(pool.X[:, layer], pool.y, C, seed_of_folds) for layer in layers]
     for number, layer in enumerate(layers, start=1):
         yield fitted(f"layer {number}", 0, 0, layer)
-    best = layers[int(np.argmax(alone))]
+    best = max(layers, key=lambda layer: cv_accuracy(pool.X[:, layer], pool.y, standard, seed_of_folds))
     yield fitted("best layer", 0, 0, best)
     yield fitted("best layer" + TRANSDUCTIVE, 0, 0, best, own_z=True)
-    by_C = [cv_accuracy(pool.X, pool.y, each, seed_of_folds) for each in C_GRID]
-    yield fitted("all, C by CV", 0, 0, everything, C_GRID[int(np.argmax(by_C))])
-    selections = known[known["method"].isin(SELECTIONS)]
+    best_C = max(C_GRID, key=lambda C: cv_accuracy(pool.X, pool.y, C, seed_of_folds))
+    yield fitted("all, C by CV", 0, 0, layers.ravel(), best_C)
     for k in selections["k"].unique().tolist():
         for run in range(selections["run"].nunique(), draws):
             yield fitted("random", k, run, random_neurons(pool, k, run, seed))
         of_run = selections[selections["k"] == k]["selected"].to_list()
         for run in range(draws):
-            counts = np.bincount(of_run[run % len(of_run)] // width, minlength=encoder.n_layers)
+            counts = np.bincount(of_run[run % len(of_run)] // encoder.hidden_size, minlength=encoder.n_layers)
             rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random, same layers", k))
             matched = [rng.choice(layer, count, replace=False) for layer, count in zip(layers, counts, strict=True)]
             yield fitted("random, same layers", k, run, np.sort(np.concatenate(matched)))
@@ -168,11 +192,3 @@ def fit_words(texts: Sequence[str], y: np.ndarray) -> Pipeline:
     """Fit a logistic regression (C = 1) on TF-IDF of words and pairs of words that stand in two texts or more."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     return make_pipeline(words, LogisticRegression(max_iter=5000)).fit(texts, y)
-
-
-def cv_accuracy(X: np.ndarray, y: np.ndarray, C: float, seed: int) -> float:
-    """Accuracy of `fit_classifier` by five-fold cross-validation on at most `CV_ROWS` rows of a source."""
-    rows = np.random.default_rng(seed).permutation(len(y))[:CV_ROWS]
-    X, y = X[rows], y[rows]
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(X, y)
-    return float(np.mean([fit_classifier(X[train], y[train], C).score(X[test], y[test]) for train, test in folds]))

@@ -8,6 +8,7 @@ closed for pyplot, so that a notebook's cell that ends with the call shows it on
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -39,7 +40,9 @@ STYLE = (
 LOOKS: dict[str, dict[str, Any]] = {
     "tsns": {"color": BLUE, "marker": "o", "linewidth": 2.2},
     "multi_tsns": {"color": BLUE, "marker": "o", "linewidth": 2.2},
+    "selected": {"color": BLUE, "marker": "o", "linewidth": 2.2},
     "random": {"color": FAINT, "marker": "s"},
+    "random, same layers": {"color": FAINT, "marker": "v", "linestyle": "--"},
     "f_test": {"color": GREEN, "marker": "^"},
     "logistic": {"color": PINK, "marker": "D"},
     "last_layer": {"color": ORANGE, "linestyle": "-."},
@@ -54,10 +57,13 @@ def accuracy_by_k(
 ) -> Figure:
     """Draw average accuracy against K, as `statistics.average_table` gives it, with the paper's averages dashed.
 
-    A method with several K is a line with 95 % bars, one of a single size a level with a band. The legend is ordered
-    as the lines end, best first.
+    A method with several K is a line with 95 % bars, one of a single size a level with a band. The lines stand a little
+    apart, as some would hide others. The legend is ordered as they end, best first.
     """
     _require(averages, "averages", ["method", "k", "accuracy", "low", "high"])
+    averages = averages[averages["method"].isin(LOOKS)]
+    sized = [method for method in averages["method"].unique() if method not in ONE_SIZE]
+    apart = dict(zip(sized, 0.006 * averages["k"].max() * (np.arange(len(sized)) - len(sized) / 2), strict=True))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.2, 4.4), layout="constrained")
         ends: list[tuple[float, Any]] = []
@@ -70,14 +76,14 @@ def accuracy_by_k(
             else:
                 look |= {"capsize": 2, "markersize": 5, "label": label(method, 0)}
                 spread = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-                line = axes.errorbar(rows["k"], rows["accuracy"], spread, **look)
+                line = axes.errorbar(rows["k"] + apart[method], rows["accuracy"], spread, **look)
             ends.append((last, line))
         if paper is not None:
             _require(paper, "paper", ["k", "accuracy"])
             rows = paper.sort_values("k")
             (line,) = axes.plot(rows["k"], rows["accuracy"], label="the paper's (BERT-large)", **PAPER_LINE)
             ends.append((rows["accuracy"].iloc[-1], line))
-        sizes = sorted(averages.loc[~averages["method"].isin(ONE_SIZE), "k"].unique())
+        sizes = sorted(averages.loc[averages["method"].isin(sized), "k"].unique())
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.set(xlabel="K, neurons selected", ylabel="average accuracy (%)")
         axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
@@ -109,7 +115,9 @@ def fingerprint_heatmap(
     return finish(figure)
 
 
-def gain_forest_plot(gains: pd.DataFrame, *, generated: bool, title: str = "Gain over the last layer") -> Figure:
+def gain_forest_plot(
+    gains: pd.DataFrame, *, generated: bool, title: str = "Gain over the last layer", unit: str = "accuracy"
+) -> Figure:
     """Draw the gain of every pair with its interval, best first, around the line of no gain.
 
     The rows are as `statistics.gain_table` gives them; an interval that reaches the line of no gain is grey.
@@ -127,7 +135,7 @@ def gain_forest_plot(gains: pd.DataFrame, *, generated: bool, title: str = "Gain
             spread = [pairs["gain"] - pairs["low"], pairs["high"] - pairs["gain"]]
             axes.errorbar(pairs["gain"], pairs.index, xerr=spread, **look)
         axes.set_yticks(rows.index, rows["source"].map(short_name) + " → " + rows["target"].map(short_name))
-        axes.set(xlabel="gain in accuracy (points, 95 % interval)", ylim=(-0.7, len(rows) - 0.3))
+        axes.set(xlabel=f"gain in {unit} (points, 95 % interval)", ylim=(-0.7, len(rows) - 0.3))
         axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
         axes.set_title(caption(title, generated), loc="left")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

@@ -20,7 +20,6 @@ from scipy.stats import binomtest, t
 from tsns_lib.sampling import derive_seed
 from tsns_workbook.report import Interval, Key
 
-
 CELL = ["source", "target", "method", "k"]
 BLOCK = 2**22  # numbers resampled at a time: some 100 MB at the peak, however many rows the target has
 PERCENTILES = (2.5, 97.5)
@@ -205,7 +204,9 @@ def over_sources(boot: Bootstrap, a: Key, b: Key) -> Interval:
     The interval is infinite where there is one source only.
     """
     means = _gains(boot, a, b, None)[0].groupby(level="source").mean()
-    spread = means.std() * t.ppf(PERCENTILES[1] / 100, len(means) - 1) / np.sqrt(len(means)) if len(means) > 1 else np.inf
+    spread = (
+        means.std() * t.ppf(PERCENTILES[1] / 100, len(means) - 1) / np.sqrt(len(means)) if len(means) > 1 else np.inf
+    )
     return Interval(float(means.mean()), float(means.mean() - spread), float(means.mean() + spread))
 
 

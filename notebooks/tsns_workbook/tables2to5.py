@@ -1,35 +1,31 @@
 """Tables 2 to 5: what the paper says of each, judged on a transfer grid, and the small tables beside it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
+from tsns_lib import load_source
 from tsns_lib.fingerprints import fingerprint
-from tsns_workbook.plots import INK, STYLE, finish
-from tsns_workbook.report import (
-    METHOD_LABELS,
-    ONE_SIZE,
-    OUR_WORDS,
-    Key,
-    beside_paper,
-    caption,
-    claim,
-    label,
-    short_name,
-    verdict,
-)
-from tsns_workbook.statistics import CELL, Bootstrap, accuracy_table, contest, difference, margin, wins
+from tsns_workbook.ladder import CONTROLS
+from tsns_workbook.plots import BLUE, INK, ORANGE, STYLE, finish
+from tsns_workbook.report import ONE_SIZE, Key, beside_paper, caption, claim, label, short_name
+from tsns_workbook.statistics import Bootstrap, accuracy_table, contest, difference, margin, wins
 
 # §4.4; tables 2 and 3
 BEST_FOR = {
     "table2": {"books": ["dvd"], "dvd": ["books"], "kitchen": ["electronics"], "electronics": ["kitchen"]},
     "table3": {"scitail": ["mnli", "qqp"], "qqp": ["mnli", "scitail"]},
+}
+MAJORITY: Key = ("majority", 0)
+# small sources that the paper adds to larger ones
+SMALL_ADDED = {
+    frozenset({"qqp", "rte"}): "rte",
+    frozenset({"qqp", "mnli", "rte"}): "rte",
+    frozenset({"qqp", "mnli", "rte", "mrpc"}): "mrpc",
 }
 CLAIMED_K = 500  # what the paper claims, it claims of this many neurons
 CLAIMED_L = 200_000  # and in Table 5 of this many rows
@@ -45,9 +41,10 @@ def table2_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any
     """
     pairs = [pair for pair in boot.pairs if set(map(short_name, pair)) <= BEST_FOR["table2"].keys()]
     whole = len(pairs) == 12 and chosen[1] == CLAIMED_K
+    fairly = reservations(boot, chosen, pairs) if whole else {}
     return [
-        claim("table2.gain", *difference(boot, chosen, last, pairs)) if whole else claim("table2.gain"),
-        claim("table2.wins", *wins(boot, chosen, last, pairs)) if whole else claim("table2.wins"),
+        claim("table2.gain", *difference(boot, chosen, last, pairs), **fairly) if whole else claim("table2.gain"),
+        claim("table2.wins", *wins(boot, chosen, last, pairs), **fairly) if whole else claim("table2.wins"),
         *_best_sources("table2", boot, chosen),
         claim("table2.state_of_the_art_pairs"),
         claim("table2.state_of_the_art_average"),
@@ -56,47 +53,76 @@ def table2_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any
 
 def table3_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any]]:
     """Judge what the paper says of Table 3; not testable without the target, or with another K than the paper's."""
-    pairs = {target: [pair for pair in boot.pairs if short_name(pair[1]) == target] for target in BEST_FOR["table3"]}
-    gains = [
-        claim(f"table3.gain_{target}", *difference(boot, chosen, last, pairs[target]))
-        if pairs[target] and chosen[1] == CLAIMED_K
-        else claim(f"table3.gain_{target}")
-        for target in pairs
-    ]
+    gains = []
+    for target in BEST_FOR["table3"]:
+        pairs = [pair for pair in boot.pairs if short_name(pair[1]) == target]
+        if pairs and chosen[1] == CLAIMED_K:
+            gain = difference(boot, chosen, last, pairs)
+            gains.append(claim(f"table3.gain_{target}", *gain, **reservations(boot, chosen, pairs)))
+        else:
+            gains.append(claim(f"table3.gain_{target}"))
     return [*gains, *_best_sources("table3", boot, chosen)]
 
 
 def table4_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any]]:
     """Judge what the paper says of Table 4; not testable with other domains, or with another K than the paper's."""
     whole = {short_name(target) for _, target in boot.pairs} == BEST_FOR["table2"].keys() and chosen[1] == CLAIMED_K
-    gain = claim("table4.gain", *difference(boot, chosen, last)) if whole else claim("table4.gain")
+    gain = claim("table4.gain")
+    if whole:
+        gain = claim("table4.gain", *difference(boot, chosen, last), **reservations(boot, chosen, boot.pairs))
     return [gain, claim("table4.state_of_the_art")]
 
 
-def table5_claims(boot: Bootstrap, k: int, last: Key) -> list[dict[str, Any]]:
-    """Judge what the paper says of Table 5, on the grid of one budget, with single sources and combinations.
+def table5_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any]]:
+    """Judge what the paper says of Table 5, on the ladder of one budget, with single sources and combinations.
 
     Not testable is a claim about combinations of which none is here, or none of their members alone.
     """
     (target,) = boot.grid["target"].unique()
-    names = dict(zip(boot.grid["members"], boot.grid["source"], strict=True))
-    cells = {
-        members: (name, target, "multi_tsns" if len(members) > 1 else "tsns", k) for members, name in names.items()
-    }
-    combined = [members for members in cells if len(members) > 1]
-    against_members = {
-        members: ([cells[members]], [cells[member,] for member in members if (member,) in cells])
-        for members in combined
-    }
-    sides = {members: both for members, both in against_members.items() if both[1]}
-    with_rte = [both for members, both in sides.items() if {*map(short_name, members)} == {"qqp", "rte"}]
+    names = {frozenset(map(short_name, row.members)): row.source for row in boot.grid.itertuples()}
+    combined = [members for members in names if len(members) > 1]
+
+    def sides(key: Key, others: Mapping[frozenset, Sequence[frozenset]]) -> list[Any]:
+        return [
+            ([(names[members], target, *key)], [(names[other], target, *key) for other in against])
+            for members, against in others.items()
+        ]
+
+    alone = {members: [one for member in members if (one := frozenset([member])) in names] for members in combined}
+    alone = {members: singles for members, singles in alone.items() if singles}
+    without = {members: [members - {small}] for members, small in SMALL_ADDED.items() if members in names}
+    without = {members: others for members, others in without.items() if others[0] in names}
+    judged = []
+    for id, others in {"table5.over_single": alone, "table5.small_source_helps": without}.items():
+        if not others:
+            judged.append(claim(id))
+            continue
+        controls = [(method, k) for method, k in _controls(boot, chosen, of_sources=True)]
+        by_selection = not any(contest(boot, sides(control, others)).low > 0 for control in controls)
+        pairs = [(names[members], target) for members in others]
+        above = difference(boot, chosen, MAJORITY, pairs).low > 0
+        judged.append(claim(id, *contest(boot, sides(chosen, others)), above_majority=above, by_selection=by_selection))
     pairs = [(names[members], target) for members in combined]
-    gain = difference(boot, ("multi_tsns", k), last, pairs) if pairs else ()
-    return [
-        claim("table5.gain", *gain),
-        claim("table5.over_single", *(contest(boot, list(sides.values())) if sides else ())),
-        claim("table5.small_source_helps", *(contest(boot, with_rte) if with_rte else ())),
-    ]
+    gain = claim("table5.gain")
+    if pairs and chosen[1] == CLAIMED_K:
+        gain = claim("table5.gain", *difference(boot, chosen, last, pairs), **reservations(boot, chosen, pairs))
+    return [gain, *judged]
+
+
+def reservations(boot: Bootstrap, chosen: Key, pairs: Sequence[Any]) -> dict[str, bool]:
+    """Say whether the selection is above the majority class, and above each control: only then a gain is its own."""
+    controls = _controls(boot, chosen)
+    return {
+        "above_majority": difference(boot, chosen, MAJORITY, pairs).low > 0,
+        "by_selection": all(difference(boot, chosen, control, pairs).low > 0 for control in controls),
+    }
+
+
+def _controls(boot: Bootstrap, chosen: Key, *, of_sources: bool = False) -> list[Key]:
+    """Keys of the controls at the chosen K; whether one source is better than another, all neurons show as well."""
+    keys = list(boot.point.index.droplevel(["source", "target"]).unique())
+    everything = [key for key in keys if key[0] == "all"] if of_sources else []
+    return [(method, chosen[1]) for method in CONTROLS] + everything
 
 
 def _best_sources(table: str, boot: Bootstrap, chosen: Key) -> list[dict[str, Any]]:
@@ -106,8 +132,11 @@ def _best_sources(table: str, boot: Bootstrap, chosen: Key) -> list[dict[str, An
         tried = {short_name(pair[0]): pair for pair in boot.pairs if short_name(pair[1]) == target}
         id = f"{table}.best_for_{target}"
         if set(best) < tried.keys():
-            names = [tried[source][0] for source in best]
-            claims.append(claim(id, *margin(boot, names, tried[best[0]][1], chosen)))
+            names, goal = [tried[source][0] for source in best], tried[best[0]][1]
+            with_controls = [margin(boot, names, goal, key).low for key in _controls(boot, chosen, of_sources=True)]
+            above = difference(boot, chosen, MAJORITY, [(name, goal) for name in names]).low > 0
+            fairly = {"above_majority": above, "by_selection": not max(with_controls) > 0}
+            claims.append(claim(id, *margin(boot, names, goal, chosen), **fairly))
         else:
             claims.append(claim(id))
     return claims
@@ -121,36 +150,6 @@ def literature_table(paper: pd.DataFrame) -> pd.DataFrame:
     rows = paper[paper["k"] == 0].dropna(subset=["accuracy"])
     pair = rows["source"] + " → " + rows["target"]
     return rows.assign(pair=pair).pivot_table(index="pair", columns="method", values="accuracy", sort=False)
-
-
-def average_by_k(averages: pd.DataFrame) -> pd.DataFrame:
-    """Averages over the pairs as text, "73.9 (73.1 to 74.8)": methods down, K across, methods of one size apart."""
-    text = [
-        f"{accuracy:.1f} ({low:.1f} to {high:.1f})"
-        for accuracy, low, high in averages[["accuracy", "low", "high"]].itertuples(index=False)
-    ]
-    sized = averages.groupby("method")["k"].transform("nunique") > 1
-    column = ("K=" + averages["k"].astype(str)).where(sized, "one size")
-    methods = pd.Categorical(averages["method"].map(METHOD_LABELS), list(METHOD_LABELS.values()), ordered=True)
-    cells = averages.assign(text=text, method=methods, column=column)
-    columns = list(dict.fromkeys(column[sized])) + ["one size"]
-    wide = cells.pivot(index="method", columns="column", values="text")
-    return wide.reindex(columns=columns).fillna("").rename_axis(index=None, columns=None)
-
-
-def controls_table(boot: Bootstrap, chosen: Key) -> pd.DataFrame:
-    """Compare the chosen selection with every baseline, mean over the pairs.
-
-    Columns baseline; gain, low, high (points); and the verdict on "the selection beats it".
-    """
-    keys = boot.point.index.droplevel(["source", "target"]).unique()
-    sized = {method for method, k in keys if k == chosen[1]}
-    rows = []
-    for method, k in keys:
-        if method != chosen[0] and (k == chosen[1] or method not in sized):
-            gain = difference(boot, chosen, (method, k))
-            rows.append((label(method, k), *gain.rounded(), OUR_WORDS[verdict(*gain)]))
-    return pd.DataFrame(rows, columns=["baseline", "gain", "low", "high", "verdict"])
 
 
 def stability_table(grid: pd.DataFrame) -> pd.DataFrame:
@@ -200,22 +199,34 @@ def fingerprint_table(grid: pd.DataFrame, chosen: Key, encoder: Any) -> pd.DataF
 # the budgets of Table 5
 
 
-def budget_table(sources: Sequence[Any], counts: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
-    """The paper's budgets L, scaled by the share of the paper's rows (`paper.table1`) that the loaded sources have."""
+def scaled_sources(
+    names: Sequence[str], counts: pd.DataFrame, budgets: Sequence[int]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Load sources so that they share a budget as the paper's do, and scale the paper's budgets L to what is here.
+
+    The scale is the share of the paper's rows (`paper.table1`) that those sources have which are not whole. A source
+    that has more is cut to it: so a small corpus is as small a part of the rows as it is in the paper.
+    """
     if CLAIMED_L not in budgets:
         raise ValueError(f"budgets: {CLAIMED_L} must be among them, as the claims are about it; got {list(budgets)}")
     training = counts.set_index("source")["training"]
-    scale = sum(source.n_rows for source in sources) / int(sum(training[short_name(source.name)] for source in sources))
+    whole = {name: load_source(name) for name in names}
+    partial = [name for name in names if whole[name].n_rows < training[short_name(name)]]
+    there = sum(whole[name].n_rows for name in partial)
+    scale = there / int(sum(training[short_name(name)] for name in partial)) if partial else 1.0
+    sources = {}
+    for name, source in whole.items():
+        limit = round(scale * int(training[short_name(name)]))
+        sources[name] = load_source(name, limit=limit) if partial and limit < source.n_rows else source
     rows = [{"L": budget, "rows here": round(budget * scale), "scale": round(scale, 4)} for budget in budgets]
-    return pd.DataFrame(rows).set_index("L")
+    return sources, pd.DataFrame(rows).set_index("L")
 
 
-def as_multi(boot: Bootstrap) -> Bootstrap:
-    """Put the selection from a single source under the method "multi_tsns", as the paper's Table 5 does."""
-    names = {"tsns": "multi_tsns"}
-    cells = pd.MultiIndex.from_frame(boot.point.index.to_frame(index=False).replace({"method": names}), names=CELL)
-    grid = boot.grid.assign(method=boot.grid["method"].replace(names))
-    return replace(boot, grid=grid, point=boot.point.set_axis(cells), draws=boot.draws.set_axis(cells, axis=1))
+def as_one_method(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the method "selected": MultiTSNS, and TSNS where there is one source, as in the paper's Table 5."""
+    alone = (frame["method"] == "tsns") & (frame["members"].map(len) == 1)
+    chosen = frame[(frame["method"] == "multi_tsns") | alone].assign(method="selected")
+    return pd.concat([frame[frame["method"] != "multi_tsns"], chosen], ignore_index=True)
 
 
 def accuracy_by_budget(boots: Mapping[int, Bootstrap], k: int) -> pd.DataFrame:
@@ -231,35 +242,39 @@ def accuracy_by_budget(boots: Mapping[int, Bootstrap], k: int) -> pd.DataFrame:
 def budgets_beside_paper(boots: Mapping[int, Bootstrap], paper: pd.DataFrame, k: int) -> pd.DataFrame:
     """Ours beside `paper.table5` at one K, a block of columns for each budget."""
     blocks = {
-        f"L={budget:,}": beside_paper(boot.grid, paper[paper["budget"] == budget], columns=[("multi_tsns", k)])
+        f"L={budget:,}": beside_paper(boot.grid, paper[paper["budget"] == budget], columns=[("selected", k)])
         for budget, boot in boots.items()
     }
     return pd.concat({name: block.droplevel(0, axis=1) for name, block in blocks.items()}, axis=1)
 
 
 def plot_by_budget(accuracies: pd.DataFrame, rows: pd.DataFrame, *, generated: bool) -> Figure:
-    """Draw the accuracy of every combination of sources against the rows it was given.
+    """Draw accuracy against rows, a panel for each combination of sources: the selection, all neurons, last layer.
 
-    `accuracies` is as `accuracy_by_budget` gives it, `rows` as `budget_table` does. The legend is ordered as the lines
-    end, best first; the majority class is dotted.
+    `accuracies` is as `accuracy_by_budget` gives it, `rows` as `scaled_sources` does. The majority class is dotted.
     """
-    combinations = accuracies[accuracies["method"] == "multi_tsns"]
-    combinations = combinations.assign(
-        rows=combinations["budget"].map(rows["rows here"]), combination=combinations["source"].map(short_name)
-    )
-    ticks = sorted(combinations["rows"].unique())
-    order = combinations[combinations["rows"] == ticks[-1]].sort_values("accuracy", ascending=False)["combination"]
-    majority = accuracies.loc[accuracies["method"] == "majority", "accuracy"].iloc[0]
+    drawn = accuracies.assign(rows=accuracies["budget"].map(rows["rows here"]))
+    combinations = list(dict.fromkeys(drawn["source"]))
+    majority = drawn.loc[drawn["method"] == "majority", "accuracy"].iloc[0]
+    looks = {"selected": (BLUE, "o"), "all": (INK, "s"), "last_layer": (ORANGE, "^")}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(8.2, 4.6), layout="constrained")
-        sns.lineplot(
-            combinations, x="rows", y="accuracy", hue="combination", style="combination", hue_order=list(order),
-            style_order=list(order), markers=True, dashes=False, palette="colorblind", ax=axes,
-        )  # fmt: skip
-        axes.axhline(majority, color=INK, linestyle=":", linewidth=1.2, label=f"majority class: {majority:.1f}")
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        axes.set(xlabel="rows of all sources together", ylabel="accuracy (%)")
-        axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-        axes.set_title(caption("Transfer to SciTail by the budget of rows", generated), loc="left")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        n_down = -(-len(combinations) // 3)
+        figure, grid = plt.subplots(
+            n_down, 3, figsize=(8.4, 0.8 + 1.9 * n_down), sharex=True, sharey=True, layout="constrained", squeeze=False
+        )
+        for axes in grid.flat[len(combinations) :]:
+            axes.set_axis_off()
+        for axes, combination in zip(grid.flat, combinations, strict=False):
+            for method, (color, marker) in looks.items():
+                line = drawn[(drawn["source"] == combination) & (drawn["method"] == method)].sort_values("rows")
+                spread = [line["accuracy"] - line["low"], line["high"] - line["accuracy"]]
+                look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.3}
+                axes.errorbar(line["rows"], line["accuracy"], spread, capsize=2, label=label(method, 0), **look)
+            axes.axhline(majority, color=INK, linestyle=":", linewidth=1, label="majority class")
+            axes.set_title(short_name(combination), fontsize=9)
+            axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+        figure.supxlabel("rows of all sources together", fontsize=10)
+        figure.supylabel("accuracy (%)", fontsize=10)
+        figure.suptitle(caption("Transfer to SciTail by the budget of rows", generated), fontsize=11)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return finish(figure)
