@@ -216,8 +216,8 @@ def findings(below: pd.DataFrame) -> list[str]:
         f"the last layer, to {alike['difference'].abs().max():.1f} points.",
         f"The last layer's average of Table 2 is printed as {last['printed']}, its cells give {last['recomputed']}; so "
         f"the gain of 500 neurons is {gain['recomputed']} points and not {gain['printed']}, in the paper's favour.",
-        f"Selected neurons beat every published system in {two} of 12 pairs and {four} of 4 scenarios where K is chosen "
-        f"for each on its target, as the paper does; with one K, 500, they do in {two_500} and {four_500}.",
+        f"Selected neurons beat every published system in {two} of 12 pairs and {four} of 4 scenarios where K is "
+        f"chosen for each on its target, as the paper does; with one K, 500, they do in {two_500} and {four_500}.",
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tsns_workbook.paper import CLAIMS, FAMILIES, RULES
 
-ERRORLESS = ("count", "arithmetic", "external")  # rules whose figure is counted, or that are never tested
+ERRORLESS = ("count", "arithmetic", "external", "untested")  # rules whose figure is counted, or that are never tested
 ERROR = 0.05
 Z = 1.96  # half the width of a 95 % interval, in standard errors
 

@@ -295,8 +295,8 @@ def claim(
     ('reproduced', 'reproduced, not by selection', 2.6889)
     """
     stated = _stated(id)
-    if stated.rule == "external" and estimate is not None:
-        raise ValueError(f"claim {id!r} compares with systems that are not rerun here; give no estimate")
+    if stated.rule in ("external", "untested") and estimate is not None:
+        raise ValueError(f"claim {id!r} is not tested here (rule {stated.rule}); give no estimate")
     judged = verdict(estimate, low, high, threshold=stated.threshold)
     values = (
         *(id, stated.paper_ref, stated.rule, estimate, None if estimate is None else [low, high], stated.paper, judged),

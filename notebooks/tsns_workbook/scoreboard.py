@@ -19,37 +19,47 @@ from tsns_workbook.report import (
     INCONCLUSIVE,
     NOT_TESTABLE,
     REPRODUCED,
-    VERDICTS,
+    about_seen,
     after_holm,
     caption,
     claim,
+    figures,
     reading,
 )
 
-NOT_RUN, TO_BE_RERUN = "not run", "to be rerun"
-OUTCOMES = (*VERDICTS, TO_BE_RERUN, NOT_RUN)
+NOT_RUN, TO_BE_RERUN, RESERVED = "not run", "to be rerun", "reproduced, but"
+OUTCOMES = (REPRODUCED, RESERVED, INCONCLUSIVE, CONTRADICTED, NOT_TESTABLE, TO_BE_RERUN, NOT_RUN)
+PARTS = {
+    "paper": "What the paper finds",
+    "ours": "Our own test of it",
+    "neighbours": "Three neighbouring papers",
+    "counts": "A toy, the counts, and the arithmetic of the tables",
+}
 # dark enough for white letters; a sign and the word besides, so that nothing hangs on colour alone
 LOOKS = {
     REPRODUCED: ("✓", "#007A5A"),
+    RESERVED: ("(✓)", "#6B6B00"),
     INCONCLUSIVE: ("≈", BLUE),
     CONTRADICTED: ("✗", "#B84E00"),
     NOT_TESTABLE: ("–", "#666666"),
     TO_BE_RERUN: ("↻", "#999999"),
     NOT_RUN: ("·", "#999999"),
 }
+SELF = "00_scoreboard"  # this notebook's own record is not read
 NEEDED = ("id", "rule", "ours", "interval")  # of a recorded claim
-COLUMNS = {"verdict": 0.6, "claim": 13, "where": 55, "rule": 75, "ours (95 % interval)": 82, "paper": 99.5}
+COLUMNS = {"verdict": 0.6, "claim": 17, "ours (95 % interval)": 65, "paper": 83.5, "ours/paper": 91, "after Holm": 92.5}
 HEADING = 1.6  # height of a group's heading, in lines
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one notebook recorded: its name, its encoder, whether its data were generated, its judged claims."""
+    """What one notebook recorded: its name, its encoder, whether its data were generated, its claims and tables."""
 
     notebook: str
     encoder: str
     generated: bool
     claims: list[dict[str, Any]]
+    tables: dict[str, list[dict[str, Any]]]
 
 
 def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
@@ -64,6 +74,8 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
     judged_by = {known.id: "" for known in CLAIMS}
     for path in sorted(folder.glob("*.results.json")):
         name = path.name.removesuffix(".results.json")
+        if name == SELF:
+            continue
         try:
             result = _read(path, profile)
         except ValueError as error:
@@ -85,12 +97,16 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
     return results, problems
 
 
-def scoreboard(results: Sequence[Result]) -> pd.DataFrame:
+def scoreboard(results: Sequence[Result], more: Sequence[dict[str, Any]] = ()) -> pd.DataFrame:
     """Set every claim of the papers beside what was found: one row each, grouped by table, figure or section.
 
-    A claim that no result judges is "not run".
+    Estimates and intervals are those recorded; they are judged again by today's rules, so that a verdict never comes
+    from an older one. A claim whose rule is another one by now is "to be rerun", one that no result judges is "not
+    run". `more` are claims judged from the records themselves.
     """
     recorded = {row["id"]: (result, row) for result in results for row in result.claims}
+    here = Result(SELF, encoders(results), generated(results), list(more), {})
+    recorded |= {row["id"]: (here, row) for row in more}
     judged = {id: _judged(row) for id, (_, row) in recorded.items()}
     current = [row for row in judged.values() if row]
     remains = dict(zip([row["id"] for row in current], after_holm(current), strict=True))
@@ -99,11 +115,13 @@ def scoreboard(results: Sequence[Result]) -> pd.DataFrame:
         result, facts = recorded[known.id][0] if known.id in recorded else None, judged.get(known.id, {})
         low, high = facts.get("interval") or (None, None)
         unjudged = TO_BE_RERUN if known.id in recorded else NOT_RUN
+        seen = result is not None and about_seen(known.id, result.encoder, result.generated)
         rows.append(
             {
+                "part": FAMILIES[known.family].part,
                 "about": FAMILIES[known.family].title,
                 "id": known.id,
-                "claim": known.statement,
+                "claim": known.statement + (" †" if seen else ""),
                 "where": known.paper_ref,
                 "rule": known.rule,
                 "ours": facts.get("ours"),
@@ -123,38 +141,54 @@ def scoreboard(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(["ours", "low", "high", "paper", "size"], float))
 
 
-def _judged(row: dict[str, Any]) -> dict[str, Any]:
-    """Judge a recorded estimate by today's threshold; empty where the rule is another one than when it was recorded."""
-    known = next(claim for claim in CLAIMS if claim.id == row["id"])
-    if row["rule"] != known.rule or row.get("declared", known.declared) != known.declared:
-        return {}
-    flags = {name: row.get(name) for name in ("above_majority", "by_selection", "p")}
-    return claim(row["id"], row["ours"], *(row["interval"] or (None, None)), **flags)
+def outcome(reading: str) -> str:
+    """The kind of a reading: what is reproduced with a reservation is a kind of its own."""
+    return RESERVED if reading.startswith(f"{REPRODUCED},") else reading
+
+
+def front_sentence(board: pd.DataFrame) -> str:
+    """Say in one sentence what became of the paper's own empirical claims."""
+    own = board[board["part"] == "paper"]
+    counts = own["reading"].map(outcome).value_counts()
+    n = {name: int(counts.get(name, 0)) for name in OUTCOMES}
+    tested = sum(n[name] for name in (REPRODUCED, RESERVED, INCONCLUSIVE, CONTRADICTED))
+    left = int((own["after_holm"].map(outcome) == REPRODUCED).sum())
+    waiting = n[TO_BE_RERUN] + n[NOT_RUN]
+    sentence = (
+        f"Of the paper's {len(own)} empirical claims, {tested} could be tested here: {n[REPRODUCED]} **reproduced** "
+        f"({left} once the claims of a table share one error of 5 %), {n[RESERVED]} reproduced but below the majority "
+        f"class or no better than a control, {n[INCONCLUSIVE]} **inconclusive**, {n[CONTRADICTED]} **contradicted**."
+    )
+    return sentence + (f" {waiting} wait for their notebook to be run." if waiting else "")
 
 
 def readable(board: pd.DataFrame) -> pd.DataFrame:
     """Lay out a scoreboard for reading, strings only; what was counted and not estimated has no interval."""
-    figures = [_figures(row) for row in board.itertuples()]
-    columns = dict(zip(("ours", "95 % interval", "paper"), map(list, zip(*figures, strict=True)), strict=True))
-    table = board[["claim", "where", "rule"]].assign(**columns, **board[["verdict", "data"]])
+    cells = [_figures(row) for row in board.itertuples()]
+    columns = dict(zip(("ours", "95 % interval", "paper", "size"), map(list, zip(*cells, strict=True)), strict=True))
+    table = board[["claim", "where", "rule"]].assign(**columns, verdict=board["reading"])
+    table = table.assign(**{"after Holm": board["after_holm"], "data": board["data"]})
     return table.set_index(board["about"].rename(None))
 
 
 def count_verdicts(board: pd.DataFrame) -> pd.DataFrame:
-    """Count the claims by table or figure and by verdict, with the sums."""
-    counts = pd.crosstab(board["about"], board["verdict"])
+    """Count the claims by table or figure and by outcome, with the sums."""
+    counts = pd.crosstab(board["about"], board["reading"].map(outcome))
     counts = counts.reindex(index=board["about"].unique(), columns=list(OUTCOMES), fill_value=0)
     counts.loc["all"] = counts.sum()
     return counts.assign(claims=counts.sum(axis=1)).rename_axis(index=None, columns=None)
 
 
-def scoreboard_figure(board: pd.DataFrame) -> Figure:
-    """Draw a scoreboard as one page: a line for each claim, with its verdict as a sign, a word and a colour.
+def scoreboard_figure(board: pd.DataFrame, part: str) -> Figure:
+    """Draw one part of a scoreboard: a line for each claim, with its verdict as a sign, a word and a colour.
 
-    What was measured on generated data is marked group by group.
+    What was measured on generated data is marked group by group; "after Holm" stands where it differs.
     """
-    groups = list(board.groupby("about", sort=False))
-    wrapped = {row.id: [_wrap(row.claim, 78), _wrap(row.where, 36)] for row in board.itertuples()}
+    shown = board[board["part"] == part]
+    if shown.empty:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    groups = list(shown.groupby("about", sort=False))
+    wrapped = {row.id: [_wrap(row.reading, 22), _wrap(row.claim, 88)] for row in shown.itertuples()}
     heights = {id: 0.6 + 0.7 * (1 + max(text.count("\n") for text in texts)) for id, texts in wrapped.items()}
     total = sum(heights.values()) + HEADING * len(groups)
     with plt.rc_context(STYLE | {"font.size": 8.5}):
@@ -162,7 +196,7 @@ def scoreboard_figure(board: pd.DataFrame) -> Figure:
         axes.set(xlim=(0, 100), ylim=(total, -1.6))
         axes.axis("off")
         for name, x in COLUMNS.items():
-            axes.text(x, -0.6, name, color=FAINT, ha="right" if name == "paper" else "left")
+            axes.text(x, -0.6, name, color=FAINT, ha="right" if name in ("paper", "ours/paper") else "left")
         top = 0.0
         for about, rows in groups:
             heading = caption(about, bool((rows["data"] == "generated").any()))
@@ -172,18 +206,31 @@ def scoreboard_figure(board: pd.DataFrame) -> Figure:
                 _draw_claim(axes, row, wrapped[row.id], top + heights[row.id] / 2)
                 top += heights[row.id]
                 axes.axhline(top, color="#E5E5E5", linewidth=0.8)
-        axes.set_title("Which of the papers' claims hold", loc="left", fontsize=13)
+        seen = "; † about a corpus that the encoder was trained on" if shown["claim"].str.endswith("†").any() else ""
+        axes.set_title(PARTS[part] + seen, loc="left", fontsize=13)
     return finish(figure)
 
 
 def _draw_claim(axes: Axes, row: Any, texts: list[str], middle: float) -> None:
-    sign, color = LOOKS[row.verdict]
+    sign, color = LOOKS[outcome(row.reading)]
     chip = {"boxstyle": "round,pad=0.25", "facecolor": color, "edgecolor": "none"}
-    ours, interval, theirs = _figures(row)
-    cells = [f"{sign} {row.verdict}", *texts, row.rule, f"{ours} ({interval})" if interval else ours, theirs]
+    ours, interval, theirs, size = _figures(row)
+    words, claim = texts
+    after = row.after_holm if row.after_holm != row.reading else ""
+    cells = [f"{sign} {words}", claim, f"{ours} ({interval})" if interval else ours, theirs, size, after]
     for (name, x), cell in zip(COLUMNS.items(), cells, strict=True):
         look: dict[str, Any] = {"bbox": chip, "color": "white"} if name == "verdict" else {}
-        axes.text(x, middle, cell, va="center", linespacing=1.2, ha="right" if name == "paper" else "left", **look)
+        side = "right" if name in ("paper", "ours/paper") else "left"
+        axes.text(x, middle, cell, va="center", linespacing=1.2, ha=side, **look)
+
+
+def _judged(row: dict[str, Any]) -> dict[str, Any]:
+    """Judge a recorded estimate by today's threshold; empty where the rule is another one than when it was recorded."""
+    known = next(claim for claim in CLAIMS if claim.id == row["id"])
+    if row["rule"] != known.rule or row.get("declared", known.declared) != known.declared:
+        return {}
+    flags = {name: row.get(name) for name in ("above_majority", "by_selection", "p")}
+    return claim(row["id"], row["ours"], *(row["interval"] or (None, None)), **flags)
 
 
 def _read(path: Path, profile: str) -> Result:
@@ -191,13 +238,30 @@ def _read(path: Path, profile: str) -> Result:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         claims = [row | {field: row[field] for field in NEEDED} for row in facts["claims"]]
-        result = Result(facts["notebook"], facts["encoder"], facts["data"] == "generated", claims)
+        is_generated = facts["data"] == "generated"
+        result = Result(facts["notebook"], facts["encoder"], is_generated, claims, facts["tables"])
         recorded_profile = facts["profile"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"is no readable record of a notebook ({type(error).__name__}: {error})") from error
     if recorded_profile != profile:
         raise ValueError(f"is of profile {recorded_profile!r}, not of {profile!r}")
     return result
+
+
+def encoders(results: Sequence[Result]) -> str:
+    """The encoders of all records in one string; what no encoder reads, a toy and printed tables, does not count."""
+    return ", ".join(sorted({result.encoder for result in results} - {"none"})) or "none"
+
+
+def generated(results: Sequence[Result]) -> bool:
+    """Whether an encoder read generated data; Figure 1's toy, which no encoder reads, does not count."""
+    return any(result.generated for result in results if result.encoder != "none")
+
+
+def findings(results: Sequence[Result]) -> str:
+    """What the audit of the printed tables (notebook 09) found, as a list; empty without its record."""
+    found = [row["finding"] for result in results for row in result.tables.get("findings", [])]
+    return "\n".join(f"- {text}" for text in found) or "Notebook 09 has no results yet."
 
 
 def _data(result: Result | None) -> str:
@@ -210,15 +274,11 @@ def _wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 
-def _figures(row: Any) -> tuple[str, str, str]:
-    """Ours, its interval and the paper's in words, empty where there is none."""
-    values = [value for value in (row.ours, row.low, row.high, row.paper) if not pd.isna(value)]
-    digits = 1
-    if all(value == round(value) for value in values):
-        digits = 0
-    elif max(map(abs, values)) < 1:  # a correlation
-        digits = 2
-    ours, low, high, theirs = (
-        "" if pd.isna(value) else f"{value:.{digits}f}" for value in (row.ours, row.low, row.high, row.paper)
+def _figures(row: Any) -> tuple[str, str, str, str]:
+    """Ours, its interval, the paper's and the size in words, empty where there is none."""
+    facts = {"ours": row.ours, "interval": None if pd.isna(row.ours) else [row.low, row.high]}
+    ours, interval = figures(facts)
+    theirs, size = (
+        "" if pd.isna(value) else form.format(value) for value, form in ((row.paper, "{:g}"), (row.size, "{:.2f}"))
     )
-    return ours, f"{low} to {high}" if low != high else "", theirs
+    return ours, interval, theirs, size
