@@ -301,9 +301,8 @@ def load_encoder(
     _check_seal(folder)
     config = _read_config(folder)
     files = _contents(folder, weights=not random_weights)
-    return Encoder(
-        name, folder, config, files, dtype if dtype in DTYPES else _own_dtype(device), commit, random_seed, device
-    )
+    dtype = dtype if dtype in DTYPES else _own_dtype(device)
+    return Encoder(name, folder, config, files, dtype, commit, random_seed, device)
 
 
 def _own_dtype(device: str) -> str:

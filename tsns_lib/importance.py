@@ -17,7 +17,7 @@ from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_uni
 from tsns_lib.forest import Activations, bin_activations, bin_edges, histogram_importance, row_blocks
 from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
-from tsns_lib.stability import is_stable, looks
+from tsns_lib.stability import forecast_overlap, looks
 from tsns_lib.store import Entry, Store, content_hash
 from tsns_lib.validation import class_numbers, matrix, numbers, one_of, positive, share, shown, whole_number
 
@@ -241,8 +241,8 @@ class Resamples:
         q_by_k: dict[int, np.ndarray] = {}
         for n in looks(n_resamples):
             q = self.first(n)
-            stable = is_stable(q, waiting, n_resamples, tol, seed=seed)
-            q_by_k |= {k: q for k, enough in zip(waiting, stable, strict=True) if enough}
+            _, low = forecast_overlap(q, waiting, n_resamples, seed=seed)
+            q_by_k |= {k: q for k, overlap in zip(waiting, low, strict=True) if overlap >= 1 - tol}
             waiting = [k for k in waiting if k not in q_by_k]
             if not waiting:
                 break

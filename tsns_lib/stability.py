@@ -51,17 +51,6 @@ def forecast_overlap(
     return overlaps.mean(axis=0), np.quantile(overlaps, 1 - CONFIDENCE, axis=0)
 
 
-def is_stable(q: np.ndarray, neurons: Sequence[int], n_resamples: int, tol: float, *, seed: int = 0) -> np.ndarray:
-    """Whether the present choice of each K shares, at 95 %, at least 1 - tol with the final one: bool, (len(neurons),).
-
-    Examples
-    --------
-    >>> is_stable(np.tile([0.2, 0.3, 0.5], (8, 1)), [1, 2], 100, tol=0.05).tolist()
-    [True, True]
-    """
-    return forecast_overlap(q, neurons, n_resamples, seed=seed)[1] >= 1 - tol
-
-
 def looks(n_resamples: int) -> Iterator[int]:
     """The numbers of resamples after which an interim look is taken; J is the last.
 
