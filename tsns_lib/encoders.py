@@ -308,8 +308,10 @@ def load_encoder(
 def _own_dtype(device: str) -> str:
     import torch
 
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    return "bfloat16" if on_gpu and torch.cuda.get_device_capability()[0] >= 8 else "float32"  # from Ampere on
+    if device == "cpu" or not torch.cuda.is_available():
+        return "float32"
+    major, _ = torch.cuda.get_device_capability(None if device == "auto" else device)
+    return "bfloat16" if major >= 8 else "float32"  # from Ampere on
 
 
 def _unpickled(*arguments: Any) -> Encoder:
