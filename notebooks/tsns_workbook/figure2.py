@@ -23,7 +23,7 @@ from scipy.spatial.distance import squareform
 
 from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import fingerprint_similarity, uniform_band
-from tsns_workbook.dyads import Measured, kinship, t_interval
+from tsns_workbook.dyads import kinship, t_interval
 from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, STYLE, fingerprint_heatmap, finish
 from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, marked, short_name, verdict
 from tsns_workbook.statistics import PERCENTILES
@@ -157,14 +157,28 @@ def region_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["source", "statement", "margin", "low", "high", "verdict"])
 
 
-def figure2_claims(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Judge what the paper says of Figure 2, over sources; a group with fewer than two sources here is not testable."""
-    fingerprints = mean_fingerprints(frame)
+def figure2_claims(frame: pd.DataFrame, shuffled: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Judge what the paper says of Figure 2, over sources; a group with fewer than two sources here is not testable.
+
+    `shuffled` is the `fingerprint_frame` of some sources with shuffled labels. A statement is not by the selection if
+    it holds for these, too, on the mean over those of its sources that are among them.
+    """
+    fingerprints, of_no_task = mean_fingerprints(frame), mean_fingerprints(shuffled)
     claims = []
     for id, names in GROUPS.items():
-        in_group = [source for source in fingerprints if short_name(source) in names]
-        tested = _over_sources(fingerprints, in_group, names)
-        claims.append(claim(id, *tested[:3], p=tested.p) if tested else claim(id))
+        values = {name: _value(shares, name) for name, shares in fingerprints.items() if short_name(name) in names}
+        controls = [_value(shares, name) for name, shares in of_no_task.items() if short_name(name) in names]
+        others = [_value(shares, names[0]) for name, shares in fingerprints.items() if short_name(name) not in names]
+        compared = (
+            others if set(names) == set(SPREAD) else None
+        )  # a region's margin is against other layers, not sources
+        if len(values) < 2 or (compared is not None and len(compared) < 2):
+            claims.append(claim(id))
+            continue
+        tested = t_interval(list(values.values()), compared)
+        level = 0.0 if compared is None else float(np.mean(compared))
+        by_selection = float(np.mean(controls)) <= level if controls else None
+        claims.append(claim(id, *tested[:3], p=tested.p, by_selection=by_selection))
     tasks = frame.drop_duplicates("source").set_index("source")["task"]
     if tasks.nunique() < 2 or tasks.is_unique:
         return [*claims, claim("figure2.tasks")]
@@ -172,15 +186,10 @@ def figure2_claims(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]
     return [*claims, claim("figure2.tasks", *alike[:3], p=alike.p)]
 
 
-def _over_sources(fingerprints: Mapping[str, np.ndarray], in_group: list[str], names: list[str]) -> Measured | None:
-    """Test a statement about a group of sources; None where there are too few of them or of the others."""
-    others = [source for source in fingerprints if short_name(source) not in names]
-    if len(in_group) < 2 or len(others) < 2:
-        return None
-    if set(names) == set(SPREAD):
-        return t_interval(*([float(evenness(fingerprints[name][0])) for name in side] for side in (in_group, others)))
-    regions = {name: region(name, fingerprints[name].shape[1]) for name in in_group}
-    return t_interval([float(region_margin(fingerprints[name][0], *ends)) for name, ends in regions.items() if ends])
+def _value(shares: np.ndarray, source: str) -> float:
+    """What the paper's statement about a source measures: the margin of its region, or the evenness."""
+    layers = region(source, shares.shape[1])
+    return float(evenness(shares[0]) if layers is None else region_margin(shares[0], *layers))
 
 
 def figure2_answer(claims: list[dict[str, Any]], shares: pd.DataFrame) -> str:

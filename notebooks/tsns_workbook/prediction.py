@@ -22,7 +22,7 @@ from tsns_lib.fingerprints import METRICS, fingerprint, fingerprint_similarity
 from tsns_lib.sampling import derive_seed
 from tsns_workbook.dyads import CORRELATIONS, Correlation, correlate
 from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish
-from tsns_workbook.report import Key, answer, caption, claim, short_name
+from tsns_workbook.report import Key, answer, caption, claim, marked, short_name
 
 OUTCOMES = {
     "accuracy": "accuracy (%)",
@@ -165,10 +165,13 @@ def prediction_answer(claims: Sequence[Mapping[str, Any]], correlations: pd.Data
     )
 
 
-def similarity_scatter(pairs: pd.DataFrame, outcome: str, *, generated: bool, title: str) -> Figure:
+def similarity_scatter(
+    pairs: pd.DataFrame, outcome: str, *, generated: bool, title: str, encoder: Encoder | None = None
+) -> Figure:
     """Draw an outcome of a `pair_table` against the cosine, a panel for each target and a point for each source.
 
     The title of a panel has Spearman's ρ over its points; a dotted line is the majority class, where it is comparable.
+    With an `encoder`, † marks a source or target that it was trained on.
     """
     by_task = {task: rows for task, rows in pairs.groupby("task", sort=False)}
     across = max(rows["target"].nunique() for rows in by_task.values())
@@ -183,20 +186,27 @@ def similarity_scatter(pairs: pd.DataFrame, outcome: str, *, generated: bool, ti
                 axes.plot(points["cosine"], points[outcome], "o", color=BLUE, markersize=5)
                 for name, x, y in zip(points["source"], points["cosine"], points[outcome], strict=True):
                     axes.annotate(
-                        short_name(name), (x, y), (3, 3), textcoords="offset points", fontsize=7, annotation_clip=False
+                        short_name(marked(name, encoder)),
+                        (x, y),
+                        (3, 3),
+                        textcoords="offset points",
+                        fontsize=7,
+                        annotation_clip=False,
                     )
                 if outcome == "accuracy":
                     axes.axhline(points["majority"].iloc[0], color=FAINT, linestyle=":", linewidth=1.4)
                 elif outcome != "auc":
                     axes.axhline(0, color=INK, linewidth=1)
                 rho = spearmanr(points["cosine"], points[outcome]).statistic
-                axes.set_title(f"{short_name(target)}: ρ {rho:.2f}", loc="left", fontsize=9)
+                axes.set_title(f"{short_name(marked(target, encoder))}: ρ {rho:.2f}", loc="left", fontsize=9)
                 axes.xaxis.set_major_locator(MaxNLocator(3))
                 axes.margins(0.12)
             for axes in grid[row, len(targets) :]:
                 axes.set_visible(False)
             grid[row, 0].set_ylabel(f"{task}\n{OUTCOMES[outcome]}")
         note = "; dotted: the target's majority class" if outcome == "accuracy" else ""
+        if any("†" in marked(name, encoder) for name in pairs["source"]):
+            note += "; † the encoder was trained on it"
         figure.supxlabel(f"similarity of the fingerprints of source and target (cosine{note})", fontsize=10)
         figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=11)
     return finish(figure)

@@ -18,6 +18,7 @@ from tsns_workbook.figure2 import (
     similarity_dendrogram,
     similarity_matrix,
 )
+from tsns_workbook.report import reading
 
 LATE, MIDDLE, EVEN = [0.1, 0.1, 0.1, 0.1, 0.3, 0.3], [0.1, 0.1, 0.1, 0.3, 0.3, 0.1], [1 / 6] * 6
 TASKS = (
@@ -48,8 +49,11 @@ EVEN_TOO = [0.16, 0.17, 0.17, 0.16, 0.17, 0.17]
 PAPERS = {"books": LATE, "sst": LATE_TOO, "scitail": MIDDLE, "qqp": MIDDLE_TOO, "rte": EVEN, "mrpc": EVEN_TOO}
 
 
+NOTHING = make_frame({"mrpc": [0.05, 0.05, 0.05, 0.05, 0.1, 0.7]})  # shuffled labels that lie late
+
+
 def verdicts(frame):
-    return {claim["id"]: claim["verdict"] for claim in figure2_claims(frame)}
+    return {claim["id"]: claim["verdict"] for claim in figure2_claims(frame, NOTHING)}
 
 
 def test_regions_are_met_by_depth():
@@ -103,20 +107,28 @@ def test_tasks_are_told_apart_where_sources_are_enough():
     shares = dict.fromkeys(["books", "dvd", "kitchen", "sst", "mr"], LATE)
     shares |= dict.fromkeys(["scitail", "mnli", "snli", "rte", "qqp"], MIDDLE)
     frame = make_frame(shares)
-    (tasks,) = [row for row in figure2_claims(frame) if row["id"] == "figure2.tasks"]
+    (tasks,) = [row for row in figure2_claims(frame, NOTHING) if row["id"] == "figure2.tasks"]
     assert tasks["verdict"] == "reproduced" and tasks["p"] < 0.05
 
 
 def test_evenness_is_compared_with_all_other_sources():
-    (spread,) = [row for row in figure2_claims(make_frame(PAPERS)) if row["id"] == "figure2.spread"]
+    (spread,) = [row for row in figure2_claims(make_frame(PAPERS), NOTHING) if row["id"] == "figure2.spread"]
     of = {name: float(evenness(np.array(shares))) for name, shares in PAPERS.items()}
     others = [of[name] for name in ("books", "sst", "scitail", "qqp")]
     assert spread["ours"] == pytest.approx((of["rte"] + of["mrpc"]) / 2 - np.mean(others), abs=1e-4)
 
 
+def test_a_statement_that_shuffled_labels_fulfil_too_is_not_by_selection():
+    shuffled = make_frame({"scitail": MIDDLE, "mrpc": EVEN})
+    readings = [reading(row) for row in figure2_claims(make_frame(PAPERS), shuffled)]
+    assert readings[:3] == ["reproduced", "reproduced, not by selection", "reproduced, not by selection"]
+    flags = [row["by_selection"] for row in figure2_claims(make_frame(PAPERS), NOTHING)]
+    assert flags == [None, None, True, None]
+
+
 def test_the_answer_names_the_largest_share():
     frame = make_frame({**PAPERS, "rte": [0, 0, 0, 0, 0.3, 0.7]})
-    text = figure2_answer(figure2_claims(frame), share_table(frame))
+    text = figure2_answer(figure2_claims(frame, NOTHING), share_table(frame))
     assert text.startswith(
         "**Reproduced**: sentiment lies most in the last quarter of the layers (19.8, 16.6 to 22.9);"
     )
@@ -124,9 +136,10 @@ def test_the_answer_names_the_largest_share():
 
 
 def test_claims_without_their_sources_are_not_testable():
-    assert verdicts(make_frame({"books": LATE, "sst": LATE_TOO})) == dict.fromkeys(
-        ["figure2.sentiment_late", "figure2.middle", "figure2.spread", "figure2.tasks"], "not testable here"
-    )
+    found = verdicts(make_frame({"books": LATE, "sst": LATE_TOO}))
+    assert found.pop("figure2.sentiment_late") == "reproduced"
+    assert set(found.values()) == {"not testable here"}
+    assert set(verdicts(make_frame({"books": LATE})).values()) == {"not testable here"}
 
 
 def test_every_source_is_judged_on_its_own():
