@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf, nan
 from typing import Any
 from unittest import mock
 
@@ -19,9 +20,9 @@ from tsns_lib.classifier import computable, fit_classifier
 from tsns_lib.fingerprints import fingerprint
 from tsns_lib.ranking import order_neurons
 from tsns_lib.sampling import derive_seed, run_seed
+from tsns_workbook.few_runs import contrast, tuned_accuracy
 from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, STYLE, finish
-from tsns_workbook.report import DOES_NOT_HOLD, HOLDS, Interval, caption, label
-from tsns_workbook.statistics import contrast, tuned_accuracy
+from tsns_workbook.report import DOES_NOT_HOLD, HOLDS, INCONCLUSIVE, Interval, caption, label
 
 INTACT, SKIPPED, ROTATED = "as it is", "near copies skipped", "neurons rotated"
 RANDOM, SHUFFLED, BY_IMPORTANCE = "random weights", "labels shuffled", "by importance"
@@ -208,13 +209,14 @@ def verdict_table(
     leaks: pd.DataFrame,
     *,
     chance: float,
-    seed: int,
 ) -> pd.DataFrame:
     """Judge every control from the tables above: our figure and its interval, and within what it must lie."""
     cell = tuple(grid.loc[grid["method"] == "tsns", ["target", "method", "k"]].iloc[0])
-    accuracy = tuned_accuracy(grid, seed=seed).set_index(["source", "method"])[["accuracy", "low", "high"]]
+    accuracy = tuned_accuracy(grid).set_index(["source", "method"])[["accuracy", "low", "high"]]
     at_chance = Interval(*accuracy.loc[SHUFFLED, "tsns"] - chance)
-    lost = {c: contrast(grid, [([(INTACT, *cell)], [(c, *cell)])], seed=seed) for c in (ROTATED, RANDOM)}
+    lost = {
+        c: contrast(grid, [([(INTACT, *cell)], [(c, *cell)])]) or Interval(nan, -inf, inf) for c in (ROTATED, RANDOM)
+    }
     met = overlap[overlap["control"] == SHUFFLED]
     distinct = {choice: [np.count_nonzero(copies_of(draw)) for draw in draws] for choice, draws in choices.items()}
     weakest, *_, strongest = [rows["rank"] for _, rows in ranks.groupby("strength")]
@@ -224,11 +226,11 @@ def verdict_table(
         ("labels shuffled: accuracy minus the majority class's, points", at_chance, (-5, 5)),
         ("labels shuffled: overlap minus chance given the layers, points", met["overlap"] - met["by layer"], (-5, 5)),
         ("random weights: tensors that equal the trained ones", tensors["tensors"] - tensors["differ"], (0, 0)),
-        ("random weights: accuracy lost, points", lost[RANDOM], (0, np.inf)),
-        ("neurons rotated: accuracy lost, points", lost[ROTATED], (0, np.inf)),
+        ("random weights: accuracy lost, points", lost[RANDOM], (0, inf)),
+        ("neurons rotated: accuracy lost, points", lost[ROTATED], (0, inf)),
         (f"copies: distinct neurons among {PLANTED}, by importance", distinct[BY_IMPORTANCE], (1, PLANTED - 1)),
         (f"copies: the same, {SKIPPED}", distinct[SKIPPED], (PLANTED, PLANTED)),
-        ("planted neuron of noise alone: its rank minus K", weakest - cell[2], (1, np.inf)),
+        ("planted neuron of noise alone: its rank minus K", weakest - cell[2], (1, inf)),
         ("planted neuron, the strongest: its rank", strongest, (1, 1)),
         ("target changed in three ways: how many show in a digest", [changed[of_target].sum()], (0, 0)),
         ("source changed in one label: shows in a digest", [changed.iloc[-1]], (1, 1)),
@@ -247,10 +249,29 @@ def judged(statement: str, values: Interval | ArrayLike, bounds: tuple[float, fl
     runs, (least, most) = np.asarray(values, dtype=float), bounds
     estimate, low, high = values if isinstance(values, Interval) else (runs.mean(), runs.min(), runs.max())
     outside = high < least or low > most
-    verdict = DOES_NOT_HOLD if outside else HOLDS if least <= low and high <= most else "inconclusive"
+    verdict = DOES_NOT_HOLD if outside else HOLDS if least <= low and high <= most else INCONCLUSIVE
     limits = f"{least:g} or more" if np.isinf(most) else f"{least:g} to {most:g}" if least < most else f"{least:g}"
     shown = {"ours": round(estimate, 1), "interval": f"{low:.1f} to {high:.1f}" if low < high else ""}
     return {"control": statement, **shown, "holds if": limits, "verdict": verdict}
+
+
+def controls_answer(verdicts: pd.DataFrame) -> str:
+    """Say how many controls act as they must, and name those that do not or are open, each with its figure.
+
+    Examples
+    --------
+    >>> rows = [judged("a", [1, 1], (0, 2)), judged("b", [0, 3], (0, 2))]
+    >>> controls_answer(pd.DataFrame(rows))
+    'Of 2 controls 1 hold. **Inconclusive**: b (1.5, 0.0 to 3.0, holds if 0 to 2).'
+    """
+    sentences = [f"Of {len(verdicts)} controls {int((verdicts['verdict'] == HOLDS).sum())} hold."]
+    for word in (DOES_NOT_HOLD, INCONCLUSIVE):
+        named = []
+        for row in verdicts[verdicts["verdict"] == word].to_dict("records"):
+            figures = ", ".join(filter(None, [str(row["ours"]), row["interval"]]))
+            named.append(f"{row['control']} ({figures}, holds if {row['holds if']})")
+        sentences += [f"**{word.capitalize()}**: {'; '.join(named)}."] if named else []
+    return " ".join(sentences)
 
 
 def draw_controls(
@@ -283,7 +304,9 @@ def draw_controls(
         layers.axhline(100 / shares.shape[1], color=FAINT, linestyle=":", label="even")
         layers.set_xticks(shares.columns)
         layers.set(xlabel="layer", ylabel="share of the K neurons (%)", ylim=0, title="Layers of the chosen neurons")
-        look = {"cmap": "Blues", "vmin": 0, "vmax": COPIES, "annot_kws": {"size": 9}, "annot": True, "cbar": False}
+        pale = sns.light_palette("#8AB8DC", as_cmap=True)  # dark digits are read on all of it
+        digits = {"size": 9, "color": INK}
+        look = {"cmap": pale, "vmin": 0, "vmax": COPIES, "annot_kws": digits, "annot": True, "cbar": False}
         sns.heatmap(pd.DataFrame(copies, range(1, PLANTED + 1)).T, ax=counted, linewidths=1, **look)
         counted.tick_params(length=0, labelrotation=0)
         counted.set(xlabel=f"planted neuron, each there {COPIES} times", title=f"Copies among the {PLANTED} chosen")

@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from tsns_lib.executors import bar
@@ -14,8 +16,11 @@ from tsns_lib.fingerprints import cosine
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Store
 from tsns_lib.validation import matrix, numbers, one_of
+from tsns_workbook.dyads import N_PERMUTATIONS, Measured
+from tsns_workbook.families import ERROR
 from tsns_workbook.finetuning.finetune import IN_USE, FineTuned, padded, rows_of
-from tsns_workbook.report import Interval
+from tsns_workbook.plots import BLUE, INK, ORANGE, STYLE, finish
+from tsns_workbook.report import answer, caption, claim, short_name
 from tsns_workbook.statistics import PERCENTILES
 
 if TYPE_CHECKING:
@@ -26,7 +31,14 @@ if TYPE_CHECKING:
 FORMS = ("paper", "released")
 CURVE_POSITIONS = (0.1, 0.2, 0.3, 0.5, 0.7)  # of training
 FUSION = 60
-N_PERMUTATIONS = 4_999
+# what the texts are about, from the descriptions of the corpora (our assignment); a corpus of its own kind has no kin
+DOMAINS = {
+    **dict.fromkeys(["books", "dvd", "electronics", "kitchen"], "product reviews"),
+    **dict.fromkeys(["mr", "sst"], "film reviews"),
+    **dict.fromkeys(["rte", "mrpc"], "news"),
+}
+DOMAIN, TASK, FORM = "a domain", "a task, pairs alone", "a task, single texts and pairs together"
+PAIRS = "pairs"
 
 Relation = Callable[[str, str], float]  # of the names of a source and a target
 
@@ -320,26 +332,133 @@ def similarity_frame(names: Sequence[str], similarity: Relation) -> pd.DataFrame
     return pd.DataFrame([[similarity(a, b) for b in names] for a in names], list(names), list(names))
 
 
-def kinship(similarity: pd.DataFrame, tasks: Mapping[str, str], *, seed: int = 0) -> Interval:
-    """Mean similarity of two sources within a task minus the mean between tasks, times 100.
+def kinship_within(
+    similarity: pd.DataFrame, groups: Mapping[str, str], strata: Mapping[str, str], *, seed: int = 0
+) -> tuple[Measured, float]:
+    """Mean similarity of two sources of a group minus that of two of different groups, times 100, within strata.
 
-    The interval is the estimate minus the middle 95 % of what permuted tasks give: it lies above 0 where the estimate
-    exceeds 97.5 % of them.
+    Only sources of one stratum are compared, and groups are permuted among the sources of a stratum; a stratum without
+    both kinds of pairs says nothing. Besides the estimate: the smallest p value that any order of the groups can have,
+    which is 1, and the estimate NaN, where no stratum has both.
     """
-    if lacking := [name for name in similarity.index if name not in tasks]:
-        raise ValueError(f"tasks: says nothing of {lacking[0]}")
     alike = matrix("similarity", similarity, "sources × sources")
-    _, groups = np.unique([tasks[name] for name in similarity.index], return_inverse=True)
-    first, second = np.triu_indices(len(groups), 1)
-    within = groups[first] == groups[second]
-    if within.all() or not within.any():
-        raise ValueError(f"tasks: need two, one of them with two sources, got {sorted(set(tasks.values()))}")
-    values = 100 * alike[first, second]
-    rng = np.random.default_rng(derive_seed(seed, "kinship"))
-    permuted = rng.permuted(np.tile(groups, (N_PERMUTATIONS, 1)), axis=1)
-    together = permuted[:, first] == permuted[:, second]
-    null = (together * values).sum(axis=1) / together.sum(axis=1)
-    null -= (~together * values).sum(axis=1) / (~together).sum(axis=1)
-    estimate = float(values[within].mean() - values[~within].mean())
+    rng = np.random.default_rng(derive_seed(seed, "kinship within"))
+    values, together = [], []
+    for stratum in dict.fromkeys(strata[name] for name in similarity.index):
+        places = np.array([place for place, name in enumerate(similarity.index) if strata[name] == stratum])
+        labels = np.array([groups[similarity.index[place]] for place in places])
+        first, second = np.triu_indices(len(labels), 1)
+        if len(set(labels)) in (1, len(labels)):
+            continue
+        orders = np.concatenate([[labels], rng.permuted(np.tile(labels, (N_PERMUTATIONS, 1)), axis=1)])
+        of_pairs = 100 * alike[places[first], places[second]]
+        values.append(of_pairs - of_pairs.mean())  # else the strata would be compared with each other
+        together.append(orders[:, first] == orders[:, second])
+    if not values:
+        return Measured(*[float("nan")] * 4), 1.0
+    pairs, same = np.concatenate(values), np.concatenate(together, axis=1)
+    estimate, *null = (same @ pairs / same.sum(axis=1) - ~same @ pairs / (~same).sum(axis=1)).round(9)
     low, high = np.percentile(null, PERCENTILES)
-    return Interval(estimate, float(estimate - high), float(estimate - low))
+    p = min(1.0, 2 * min(np.mean(null >= estimate), np.mean(null <= estimate)))
+    least = min(1.0, 2 * float(np.mean(np.array(null) == max(null))))
+    return Measured(float(estimate), float(estimate - high), float(estimate - low), float(p)), least
+
+
+def kin_table(
+    likeness: Mapping[str, pd.DataFrame], tasks: Mapping[str, str], forms: Mapping[str, str], *, seed: int = 0
+) -> pd.DataFrame:
+    """What each embedding calls alike: a row for each embedding and question, with p and the least possible p.
+
+    Single texts and pairs differ in so much that they are compared apart: `forms` says which is which.
+    """
+    domains = {name: DOMAINS.get(short_name(name), name) for name in tasks}
+    questions = {
+        DOMAIN: (domains, forms),
+        TASK: (tasks, {name: form for name, form in forms.items() if form == PAIRS}),
+        FORM: (tasks, dict.fromkeys(tasks, "all")),
+    }
+    rows = []
+    for embedding, matrix_ in likeness.items():
+        for question, (groups, strata) in questions.items():
+            compared = matrix_.loc[[*strata], [*strata]]
+            found, least = kinship_within(compared, groups, strata, seed=seed)
+            rows.append({"embedding": embedding, "more alike within": question} | found._asdict() | {"least p": least})
+    return pd.DataFrame(rows)
+
+
+def form_of(source: Any) -> str:
+    """Whether a source holds single texts or pairs."""
+    return PAIRS if source.frame["text_pair"].notna().any() else "single texts"
+
+
+def embedding_claims(kin: pd.DataFrame) -> list[dict[str, Any]]:
+    """Judge what arXiv 2005.00770 says of embeddings, from a `kin_table` of the embeddings "text" and "task"."""
+    return [
+        kin_claim("embeddings.text_kin", kin, "text", DOMAIN),
+        kin_claim("embeddings.task_kin", kin, "task", TASK),
+        claim("embeddings.small_sources"),
+        claim("embeddings.other_classes"),
+    ]
+
+
+def kin_claim(id: str, kin: pd.DataFrame, embedding: str, question: str) -> dict[str, Any]:
+    """Judge one row of a `kin_table`; not testable where no order of the groups could have shown it."""
+    row = kin[(kin["embedding"] == embedding) & (kin["more alike within"] == question)].iloc[0]
+    if row["least p"] > ERROR:
+        return claim(id)
+    return claim(id, row["estimate"], row["low"], row["high"], p=row["p"])
+
+
+def embedding_answer(claims: Sequence[Mapping[str, Any]], kin: pd.DataFrame) -> str:
+    """Say what is left of the claims, and what the embeddings do tell."""
+    said = {
+        "embeddings.text_kin": "two sources of a domain are more alike by TextEmb",
+        "embeddings.task_kin": "two pairs of a task are more alike by TaskEmb",
+    }
+    rows = kin[kin["embedding"] == "task"].set_index("more alike within")
+    return (
+        f"{answer(claims, said)} Among pairs alone, no way to assign the tasks could have p below "
+        f"{rows.loc[TASK, 'least p']:.2f} (here {rows.loc[TASK, 'p']:.2f}); with single texts among them p is "
+        f"{rows.loc[FORM, 'p']:.3f}, but that may tell single texts from pairs rather than tasks."
+    )
+
+
+def range_sentence(likeness: pd.DataFrame) -> str:
+    """Say between what two different sources are least and most alike.
+
+    Examples
+    --------
+    >>> names = ["aa", "b", "c"]
+    >>> range_sentence(pd.DataFrame([[1, -0.2, 0.5], [-0.2, 1, 0.1], [0.5, 0.1, 1]], names, names))
+    'The cosines run from -0.20 (aa and b) to 0.50 (aa and c); their median is 0.10.'
+    """
+    first, second = np.triu_indices(len(likeness), 1)
+    values, names = likeness.to_numpy()[first, second], [short_name(name) for name in likeness.index]
+    least, most = (
+        f"{values[at]:.2f} ({names[first[at]]} and {names[second[at]]})" for at in (values.argmin(), values.argmax())
+    )
+    return f"The cosines run from {least} to {most}; their median is {np.median(values):.2f}."
+
+
+def kin_figure(table: pd.DataFrame, names: Mapping[str, str], *, generated: bool, title: str) -> Figure:
+    """Draw a `kin_table`: how much more alike two sources are within a group, less the middle 95 % of chance."""
+    rows = table.dropna(subset=["estimate"]).reset_index(drop=True)
+    words = {DOMAIN: "of a domain", TASK: "of a task, among pairs", FORM: "of a task, among all (form differs, too)"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(8.2, 1.4 + 0.36 * len(rows)), layout="constrained")
+        axes.axvline(0, color=INK, linewidth=1)
+        for embedding, color, marker in zip(names, (BLUE, ORANGE), "os", strict=True):
+            own = rows[rows["embedding"] == embedding]
+            axes.hlines(own.index, own["low"], own["high"], color=color)
+            axes.plot(own["estimate"], own.index, marker, color=color, markersize=6, label=names[embedding])
+        said = [
+            f"{words[question]}  (p = {p:.3f})"
+            for question, p in zip(rows["more alike within"], rows["p"], strict=True)
+        ]
+        axes.set_yticks(rows.index, said)
+        axes.invert_yaxis()
+        axes.set_xlabel("cosine of two sources within a group minus between groups, times 100")
+        axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        axes.set_title(caption(title, generated), loc="left")
+    return finish(figure)

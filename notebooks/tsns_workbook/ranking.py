@@ -1,7 +1,8 @@
 """What predicts transfer (notebook 13): numbers for every pair of sources, how well they rank the sources, their cost.
 
-A target is one observation. An interval is the middle 95 % of 2,000 bootstrap samples of the targets, the same samples
-for every predictor. Sources with the same score are tied: every measure is its mean over all orders of tied sources.
+Every source is also a target, so the pairs are not independent. For an interval the sources are left out one at a time,
+as source and as target (jackknife); against chance they are permuted. Sources with the same score are tied: every
+measure is its mean over all orders of tied sources.
 """
 
 import time
@@ -14,30 +15,30 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.special import comb
-from scipy.stats import spearmanr
-from sklearn.metrics import ndcg_score
+from scipy.stats import rankdata, t
 
 from tsns_lib.extraction import stored_activations
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Store
 from tsns_lib.transferability.logme import logme
 from tsns_lib.validation import numbers
+from tsns_workbook.dyads import N_PERMUTATIONS, Measured, correlate
+from tsns_workbook.dyads import Relation as Dyads
 from tsns_workbook.embeddings import Relation, said
 from tsns_workbook.finetuning.finetune import FineTuned, labels_of
+from tsns_workbook.finetuning.grids import judge
 from tsns_workbook.finetuning.prepared import temporary_store
-from tsns_workbook.plots import BLUE, FAINT, ORANGE, STYLE, finish
+from tsns_workbook.plots import BLUE, FAINT, INK, ORANGE, STYLE, finish
 from tsns_workbook.report import Interval, caption
 from tsns_workbook.statistics import PERCENTILES
 
-N_BOOTSTRAP = 2_000
 MEASURES = {
-    "ndcg": "NDCG",
+    "ndcg": "NDCG (chance 0, best 1)",
     "best_rank": "rank of the best source",
     "regret_1": "Regret@1 (%)",
     "regret_3": "Regret@3 (%)",
     "spearman": "Spearman",
 }
-DIGITS = {"ndcg": 3}  # it hardly leaves 1; the others are shown with two digits
 
 
 # numbers for every pair of sources
@@ -79,12 +80,18 @@ def profile_similarity(a: np.ndarray, b: np.ndarray) -> float:
     return -float(np.linalg.norm(np.log(profiles[0]) - np.log(profiles[1])))
 
 
-def source_model_logme(tuned: FineTuned, target: Any, **options: Any) -> float:
+def source_model_logme(tuned: FineTuned, target: Any, *, intercept: bool = True, **options: Any) -> float:
     """LogME of the last layer of a source's fine-tuned model, on labelled rows of a target; options are `extract`'s."""
     labels = labels_of(target)
     encoder = tuned.encoder()
     last_layer = np.arange(encoder.n_neurons - encoder.hidden_size, encoder.n_neurons)
-    return logme(stored_activations(target, encoder, **options).columns(last_layer), labels)
+    states = stored_activations(target, encoder, **options).columns(last_layer)
+    return logme(states, labels, intercept=intercept)
+
+
+def tuned_scores(tuned: FineTuned, target: Any) -> dict[str, Any]:
+    """How a fine-tuned model does on a target: what `judge` says of it."""
+    return judge(target.frame["label"].to_numpy(), tuned.logits(target), tuned.classes)
 
 
 def seconds_from_empty(work: Callable[[Store], Any]) -> float:
@@ -104,68 +111,89 @@ def seconds_from_empty(work: Callable[[Store], Any]) -> float:
 # how well they rank
 
 
-def ranking_measures(scores: ArrayLike, accuracies: ArrayLike) -> dict[str, float]:
+def ranking_measures(scores: ArrayLike, outcomes: ArrayLike) -> dict[str, float]:
     """Judge one ranking of the sources of one target (arXiv 2005.00770; its NDCG is from memory).
 
-    The source of the highest score is ranked first; accuracies run from 0 to 1. NDCG has the gain 2^accuracy - 1 and
-    the discount log2(1 + rank). The rank of the best source is 1 in the best case. Regret@k is what the best among the
-    first k lacks of the best of all, in percent of that. Spearman's correlation is 0 where scores or accuracies are
-    all the same.
+    The source of the highest score is ranked first; outcomes (accuracies, AUC) run from 0 to 1. NDCG has the gain
+    2^outcome - 1 and the discount log2(1 + rank). Outcomes of one target are close together, so that even a random
+    order comes near 1: it is rescaled to (NDCG - chance) / (1 - chance), where chance is the mean over all orders (our
+    choice). The rank of the best source is 1 in the best case. Regret@k is what the best among the first k lacks of the
+    best of all, in percent of that. NDCG and Spearman's correlation are 0 where scores or outcomes are all the same.
 
     Examples
     --------
     >>> measures = ranking_measures([3, 2, 1], [0.6, 0.8, 0.5])
     >>> measures["best_rank"], round(measures["regret_1"], 1), measures["regret_3"], round(measures["spearman"], 4)
     (2.0, 25.0, 0.0, 0.5)
+    >>> round(measures["ndcg"], 4)
+    0.0399
     """
     predicted = numbers("scores", scores, "a number for each source").astype(float)
-    reached = numbers("accuracies", accuracies, "a number for each source").astype(float)
+    reached = numbers("outcomes", outcomes, "a number for each source").astype(float)
     if predicted.ndim != 1 or predicted.shape != reached.shape or len(predicted) < 2:
         shapes = f"{predicted.shape} and {reached.shape}"
         raise ValueError(f"scores: need one for each of at least two sources, got {shapes}")
-    for name, values in (("scores", predicted), ("accuracies", reached)):
+    for name, values in (("scores", predicted), ("outcomes", reached)):
         if not np.isfinite(values).all():
             place = np.isfinite(values).argmin()
             raise ValueError(f"{name}: a value is not finite, {values[place]} in place {place}")
     if reached.min() < 0 or reached.max() > 1:
-        raise ValueError(f"accuracies: must be from 0 to 1, got {reached.min()} to {reached.max()}")
+        raise ValueError(f"outcomes: must be from 0 to 1, got {reached.min()} to {reached.max()}")
     best = reached.max()
     regrets = {k: 100 * (best - _best_of_first(k, predicted, reached)) / best if best else 0.0 for k in (1, 3)}
-    constant = np.ptp(predicted) == 0 or np.ptp(reached) == 0
     return {
-        "ndcg": float(ndcg_score([2**reached - 1], [predicted])) if best else 1.0,
+        "ndcg": float(_ndcg(predicted, reached)),
         "best_rank": _rank_of_best(predicted, reached),
         "regret_1": float(regrets[1]),
         "regret_3": float(regrets[3]),
-        "spearman": 0.0 if constant else float(spearmanr(predicted, reached).statistic),
+        "spearman": float(_spearman(predicted, reached)),
     }
 
 
-def _rank_of_best(scores: np.ndarray, accuracies: np.ndarray) -> float:
-    """Expected rank of the first source that reaches the best accuracy, with tied sources in random order."""
-    is_best = accuracies == accuracies.max()
+def _ndcg(scores: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """NDCG between chance (0) and the best order (1), along the last axis."""
+    n, gains = scores.shape[-1], 2**outcomes - 1
+    discounts = 1 / np.log2(np.arange(2, n + 2))
+    sums = np.concatenate([[0.0], np.cumsum(discounts)])
+    first, last = (rankdata(-scores, method, axis=-1).astype(int) for method in ("min", "max"))
+    reached = (gains * (sums[last] - sums[first - 1]) / (last - first + 1)).sum(axis=-1)  # tied sources share discounts
+    best, chance = np.sort(gains)[..., ::-1] @ discounts, gains.mean(axis=-1) * sums[-1]
+    equal = np.isclose(best, chance, rtol=1e-12)
+    return np.where(equal, 0.0, (reached - chance) / np.where(equal, 1.0, best - chance))
+
+
+def _spearman(scores: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """Spearman's correlation along the last axis; 0 where one side is constant."""
+    a, b = (rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2 for values in (scores, outcomes))
+    spread = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    return (a * b).sum(axis=-1) / np.where(spread == 0, 1.0, spread)
+
+
+def _rank_of_best(scores: np.ndarray, outcomes: np.ndarray) -> float:
+    """Expected rank of the first source that reaches the best outcome, with tied sources in random order."""
+    is_best = outcomes == outcomes.max()
     score = scores[is_best].max()
     tied = scores == score
     # b marked among m shuffled items leave b + 1 gaps of equal expected length: the first mark is at (m + 1) / (b + 1)
     return float((scores > score).sum() + (tied.sum() + 1) / ((tied & is_best).sum() + 1))
 
 
-def _best_of_first(k: int, scores: np.ndarray, accuracies: np.ndarray) -> float:
-    """Expected best accuracy among the first k sources, with tied sources in random order."""
+def _best_of_first(k: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
+    """Expected best outcome among the first k sources, with tied sources in random order."""
     k = min(k, len(scores))
     last_score = np.sort(scores)[-k]
-    certain, tied = accuracies[scores > last_score], np.sort(accuracies[scores == last_score])
+    certain, tied = outcomes[scores > last_score], np.sort(outcomes[scores == last_score])
     n_drawn = k - len(certain)
     # how many of the equally likely draws from the tied sources have the i-th worst of them as their best
     chances = comb(np.arange(len(tied)), n_drawn - 1) / comb(len(tied), n_drawn)
-    return min(float(chances @ np.maximum(tied, certain.max(initial=0.0))), float(accuracies.max()))
+    return min(float(chances @ np.maximum(tied, certain.max(initial=0.0))), float(outcomes.max()))
 
 
 def target_table(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Sequence[str]) -> pd.DataFrame:
     """The measures of every predictor's ranking for every target, by each outcome.
 
     `pairs` has one row for each source and target: a column for each predictor (a high value is promising) and one for
-    each outcome (an accuracy from 0 to 1).
+    each outcome (an accuracy or AUC from 0 to 1).
     """
     for name in (*predictors, *outcomes):
         if name not in pairs:
@@ -180,29 +208,88 @@ def target_table(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Seque
     return pd.DataFrame(rows)
 
 
-def predictor_table(targets: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Mean of every measure over the targets of a `target_table`, with its interval: one row a measure."""
+def leave_out(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Sequence[str]) -> pd.DataFrame:
+    """Means over the targets: the first row of all pairs, then without each source, neither as source nor as target.
+
+    A column for each outcome, predictor and measure.
+    """
+    fewest = pairs.groupby("target")["source"].size().min()
+    if fewest < 3:
+        raise ValueError(f"pairs: to leave one out, a target needs at least three sources, got {fewest}")
+    kept = {"": pairs} | {
+        name: pairs[(pairs["source"] != name) & (pairs["target"] != name)] for name in pairs["target"].unique()
+    }
+    keys = ["outcome", "predictor"]
+    means = {
+        name: target_table(rows, predictors, outcomes).groupby(keys, sort=False)[list(MEASURES)].mean().stack()
+        for name, rows in kept.items()
+    }
+    return pd.DataFrame(means).T
+
+
+def predictor_table(means: pd.DataFrame) -> pd.DataFrame:
+    """Every measure of `leave_out` with its interval: one row a measure."""
+    rows = [(*column, *_jackknife(means[column].to_numpy())) for column in means]
+    return pd.DataFrame(rows, columns=["outcome", "predictor", "measure", *Interval._fields])
+
+
+def ahead(means: pd.DataFrame, outcome: str, a: str, b: str) -> Interval:
+    """NDCG of predictor A minus that of predictor B, times 100, mean over the targets of `leave_out`."""
+    columns = [(outcome, name, "ndcg") for name in (a, b)]
+    for column in columns:
+        if column not in means:
+            raise ValueError(f"means: predictor {column[1]!r} is not judged by {outcome!r}")
+    return _jackknife(100 * (means[columns[0]] - means[columns[1]]).to_numpy())
+
+
+def _jackknife(values: np.ndarray) -> Interval:
+    """The first value, with a t interval from the others, which each lack one source."""
+    n = len(values) - 1
+    spread = np.sqrt((n - 1) * values[1:].var())
+    half = t.ppf(PERCENTILES[1] / 100, n - 1) * spread
+    return Interval(float(values[0]), float(values[0] - half), float(values[0] + half))
+
+
+def matrices(pairs: pd.DataFrame, predictor: str, outcome: str) -> list[Dyads]:
+    """A predictor and an outcome as a relation for each task, for the tests of `dyads`."""
+    by_task = [rows for _, rows in pairs.groupby("task", sort=False)]
+    sides = [
+        [rows.pivot(index="source", columns="target", values=name) for name in (predictor, outcome)] for rows in by_task
+    ]
+    return [(predicted.to_numpy(), reached.to_numpy()) for predicted, reached in sides]
+
+
+def above_chance(pairs: pd.DataFrame, predictor: str, outcome: str, *, seed: int = 0) -> Measured:
+    """NDCG of a predictor, times 100, mean over the targets, less the middle 95 % of what permuted sources give."""
+    total = 0.0
+    for number, (predicted, reached) in enumerate(matrices(pairs, predictor, outcome)):
+        n = len(predicted)
+        rng = np.random.default_rng(derive_seed(seed, "permuted sources", number))
+        orders = np.concatenate([[np.arange(n)], rng.permuted(np.tile(np.arange(n), (N_PERMUTATIONS, 1)), axis=1)])
+        others = np.array([np.delete(np.arange(n), target) for target in range(n)])
+        scores = predicted[orders[:, others], orders[:, :, None]]  # permutation, target, source
+        outcomes = np.take_along_axis(reached.T, others, axis=1)
+        total = total + 100 * _ndcg(scores, np.broadcast_to(outcomes, scores.shape)).sum(axis=1)
+    estimate, *null = (total / pairs["target"].nunique()).round(9)
+    low, high = np.percentile(null, PERCENTILES)
+    p = min(1.0, 2 * min(np.mean(null >= estimate), np.mean(null <= estimate)))
+    return Measured(float(estimate), float(estimate - high), float(estimate - low), max(p, 2 / (1 + N_PERMUTATIONS)))
+
+
+def chance_table(
+    pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Sequence[str], *, seed: int = 0
+) -> pd.DataFrame:
+    """Spearman of every predictor within the targets, the p value of permuted sources, and the least it could show.
+
+    "detectable" is the smallest correlation that could have been told from chance: above 97.5 % of the permuted ones.
+    A predictor that says the same of all sources has none of these.
+    """
     rows = []
-    for (outcome, predictor), measured in targets.groupby(["outcome", "predictor"], sort=False):
-        for measure in MEASURES:
-            rows.append((outcome, predictor, measure, *_mean(measured[measure].to_numpy(), seed), len(measured)))
-    return pd.DataFrame(rows, columns=["outcome", "predictor", "measure", *Interval._fields, "targets"])
-
-
-def ahead(targets: pd.DataFrame, outcome: str, a: str, b: str, *, seed: int = 0) -> Interval:
-    """NDCG of predictor A minus that of predictor B, times 100, mean over the targets of a `target_table`."""
-    wide = targets[targets["outcome"] == outcome].pivot(index="target", columns="predictor", values="ndcg")
-    for name in (a, b):
-        if name not in wide or wide[name].isna().any():
-            raise ValueError(f"targets: predictor {name!r} is not judged by {outcome!r} for every target")
-    return _mean(100 * (wide[a] - wide[b]).to_numpy(), seed)
-
-
-def _mean(values: np.ndarray, seed: int) -> Interval:
-    n = len(values)
-    resampled = np.random.default_rng(derive_seed(seed, "targets", n)).integers(n, size=(N_BOOTSTRAP, n))
-    low, high = np.percentile(values[resampled].mean(axis=1), PERCENTILES)
-    return Interval(float(values.mean()), float(low), float(high))
+    for outcome in outcomes:
+        for predictor in predictors:
+            found = correlate(matrices(pairs, predictor, outcome), "spearman", within=True, seed=seed)
+            rows.append((outcome, predictor, found.estimate, found.null_high, found.p))
+    return pd.DataFrame(rows, columns=["outcome", "predictor", "spearman", "detectable", "p"])
 
 
 # for reading
@@ -220,11 +307,21 @@ def readable(scores: pd.DataFrame, outcome: str, names: Mapping[str, str], costs
 
 
 def _cell(row: Any) -> str:
-    digits = DIGITS.get(row.measure, 2)
-    return f"{row.estimate:.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f})"
+    return f"{row.estimate:.2f} ({row.low:.2f} to {row.high:.2f})"
 
 
-LOOKS = ((BLUE, "o"), (ORANGE, "s"))
+def sentence(scores: pd.DataFrame, outcome: str, names: Mapping[str, str]) -> str:
+    """Say which predictor ranks best by one outcome, and of how many NDCG's interval lies above chance."""
+    rows = scores[(scores["outcome"] == outcome) & (scores["measure"] == "ndcg") & (scores["predictor"] != CHANCE)]
+    best, above = rows.loc[rows["estimate"].idxmax()], int((rows["low"] > 0).sum())
+    return (
+        f"By {outcome}, {names[best['predictor']]} ranks the sources best: NDCG {_cell(best)}, where chance is 0 and "
+        f"the best order 1. Of {len(rows)} predictors {above or 'none'} {'is' if above < 2 else 'are'} above chance."
+    )
+
+
+# color, marker and filling: one colour for a way to transfer, open for its AUC
+LOOKS = ((BLUE, "o", BLUE), (BLUE, "o", "white"), (ORANGE, "s", ORANGE), (ORANGE, "s", "white"))
 SHOWN = ("ndcg", "regret_1", "spearman")
 CHANCE = "random"
 
@@ -232,31 +329,32 @@ CHANCE = "random"
 def predictor_figure(
     scores: pd.DataFrame, names: Mapping[str, str], costs: Mapping[str, float], *, generated: bool, title: str
 ) -> Figure:
-    """Draw a `predictor_table`: a panel for each of three measures, a color for each outcome, and the seconds last.
+    """Draw a `predictor_table`: a panel for each of three measures, a mark for each outcome, and the seconds last.
 
     `names` says what each predictor is called, from the top down; the random ranking becomes a dotted line.
     """
     shown = [name for name in names if name != CHANCE]
     outcomes = list(scores["outcome"].unique())
     with plt.rc_context(STYLE):
-        size = (11.5, 1.9 + 0.42 * len(shown))
+        size = (11.5, 1.9 + 0.14 * len(shown) * (1 + len(outcomes)))
         figure, panels = plt.subplots(1, len(SHOWN) + 1, figsize=size, sharey=True, layout="constrained")
         for axes, measure in zip(panels, SHOWN, strict=False):
-            for i, (outcome, (color, marker)) in enumerate(zip(outcomes, LOOKS, strict=False)):
+            for i, (outcome, (color, marker, filling)) in enumerate(zip(outcomes, LOOKS, strict=False)):
                 rows = scores[(scores["outcome"] == outcome) & (scores["measure"] == measure)].set_index("predictor")
-                heights = np.arange(len(shown)) + 0.3 * (i - (len(outcomes) - 1) / 2)
-                axes.hlines(heights, rows.loc[shown, "low"], rows.loc[shown, "high"], color=color)
-                axes.plot(rows.loc[shown, "estimate"], heights, marker, color=color, markersize=6, label=outcome)
+                heights = np.arange(len(shown)) + 0.18 * (i - (len(outcomes) - 1) / 2)
+                axes.hlines(heights, rows.loc[shown, "low"], rows.loc[shown, "high"], color=color, linewidth=1.2)
+                look: dict[str, Any] = {"color": color, "mfc": filling, "markersize": 5, "label": outcome}
+                axes.plot(rows.loc[shown, "estimate"], heights, marker, **look)
                 axes.axvline(rows.loc[CHANCE, "estimate"], color=color, linestyle=":", linewidth=1.2)
             axes.set_xlabel(MEASURES[measure])
             axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
-        panels[-1].barh(range(len(shown)), [max(costs[name], 1e-3) for name in shown], color=FAINT, height=0.6)
+        panels[-1].plot([max(costs[name], 1e-3) for name in shown], range(len(shown)), "D", color=INK, markersize=5)
         panels[-1].set(xscale="log", xlabel="seconds for one source")
+        panels[-1].grid(axis="both", color="#E5E5E5", linewidth=0.8)
         panels[0].set_yticks(range(len(shown)), [names[name] for name in shown])
         panels[0].invert_yaxis()
         handles, labels = panels[0].get_legend_handles_labels()
         handles.append(plt.Line2D([], [], color=FAINT, linestyle=":"))
-        labels = [*(f"transfer by {label}" for label in labels), "a random ranking"]
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        figure.legend(handles, [*labels, "a random ranking"], loc="outside lower center", ncols=5, frameon=False)
         figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=12)
     return finish(figure)

@@ -3,9 +3,9 @@
 Every interval is the middle 95 % of its bootstrap resamples (our choice; the paper gives none). Tables 2 to 5 resample
 source rows, target rows and runs (`crossed`): these intervals hold for other rows of the same corpora. Beside them
 stands a t interval over sources (`over_sources`), which asks for other corpora. `bootstrap` resamples target rows alone
-and is too narrow for a claim about a study; `bootstrap_runs` does so with the runs of models that were trained several
-times. All cells of a target share the resampled rows: two methods are compared on the same rows, and an average over
-pairs counts the rows of a target once, not once for each source.
+and is too narrow for a claim about a study; models that were trained a few times have the t intervals of `few_runs`.
+All cells of a target share the resampled rows: two methods are compared on the same rows, and an average over pairs
+counts the rows of a target once, not once for each source.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -91,28 +91,6 @@ def crossed(grid: pd.DataFrame, *, metric: str = "accuracy", seed: int = 0) -> B
     return Bootstrap(grid, pd.Series(list(point.values()), cells), frame)
 
 
-def bootstrap_runs(grid: pd.DataFrame, *, seed: int = 0) -> Bootstrap:
-    """Resample the runs of every source and K as well as the target rows, for a grid of fine-tuned models.
-
-    The average of forests hardly varies from run to run; a fine-tuned model does, so here an interval covers other
-    seeds, too. All that is compared shares the resampled runs of a source and the resampled rows of a target.
-    """
-    point, draws = {}, {}
-    for cell, rows in grid.groupby(CELL, sort=False):
-        source, target, _, k = cell
-        hits = np.stack(rows.sort_values("run")["correct"].to_list()).astype(np.float32)  # runs, rows
-        point[cell] = 100 * float(hits.mean())
-        by_run = bootstrap_weights(hits.shape[1], derive_seed(seed, "bootstrap", target)) @ hits.T / hits.shape[1]
-        runs = bootstrap_weights(len(hits), derive_seed(seed, "runs", source, int(k), len(hits))) / len(hits)
-        draws[cell] = 100 * (by_run * runs).sum(axis=1)
-    cells = pd.MultiIndex.from_tuples(point, names=CELL)
-    return Bootstrap(
-        grid,
-        pd.Series(list(point.values()), cells),
-        pd.DataFrame(np.stack(list(draws.values()), axis=1), columns=cells),
-    )
-
-
 def bootstrap_weights(n: int, seed: int, n_boot: int = 2000) -> NDArray[np.float32]:
     """Draw n rows with replacement n_boot times and count how often each row came: shape (n_boot, n).
 
@@ -173,20 +151,6 @@ def average_table(boot: Bootstrap) -> pd.DataFrame:
     low, high = np.percentile(boot.draws.T.groupby(**groups).mean(), PERCENTILES, axis=1)
     means = {"accuracy": boot.point.groupby(**groups).mean(), "low": low, "high": high, "pairs": len(boot.pairs)}
     return pd.DataFrame(means).reset_index()
-
-
-def tuned_accuracy(grid: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Accuracy of every cell of `finetuning.grids.tuning_grid`: CELL, accuracy, low, high (percent), runs.
-
-    Matthews' correlation, mean of the runs, stands beside it where the grid has it.
-    """
-    boot = bootstrap_runs(grid, seed=seed)
-    low, high = np.percentile(boot.draws, PERCENTILES, axis=0)
-    groups = grid.groupby(CELL, sort=False)
-    facts = {"accuracy": boot.point, "low": low, "high": high, "runs": groups.size()}
-    if "matthews" in grid:
-        facts["matthews"] = groups["matthews"].mean()
-    return pd.DataFrame(facts).reset_index()
 
 
 # comparisons
@@ -259,17 +223,6 @@ def contest(boot: Bootstrap, sides: Sides) -> Interval:
     boot.require(cell for compared in sides for side in compared for cell in side)
     gaps = [boot.point[claimed].min() - boot.point[others].max() for claimed, others in sides]
     draws = [boot.draws[claimed].min(axis=1) - boot.draws[others].max(axis=1) for claimed, others in sides]
-    return _interval(np.mean(gaps), np.mean(draws, axis=0))
-
-
-def contrast(grid: pd.DataFrame, sides: Sides, *, seed: int = 0) -> Interval:
-    """Mean accuracy of some cells minus the mean of others, mean over the sides, in points; runs are resampled."""
-    boot = bootstrap_runs(grid, seed=seed)
-    boot.require(cell for compared in sides for side in compared for cell in side)
-    if not sides or not all(side for compared in sides for side in compared):
-        raise ValueError("sides: there is nothing to compare")
-    gaps = [boot.point[better].mean() - boot.point[others].mean() for better, others in sides]
-    draws = [boot.draws[better].mean(axis=1) - boot.draws[others].mean(axis=1) for better, others in sides]
     return _interval(np.mean(gaps), np.mean(draws, axis=0))
 
 

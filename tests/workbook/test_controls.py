@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tsns_workbook import controls
+from tsns_workbook.few_runs import tuned_accuracy
 from tsns_workbook.report import Interval
 
 from tsns_lib import SingleTSNS, load_encoder, load_source, transfer
@@ -166,7 +167,7 @@ def test_every_control_is_judged(grid, leaks):
     tensors = pd.DataFrame({"tensors": [5, 5], "differ": [5, 4]})
     choices = {controls.BY_IMPORTANCE: [np.arange(20)], controls.SKIPPED: [np.arange(0, 160, 8)]}
     ranks = pd.DataFrame({"strength": [0.0, 0.0, 1.0, 1.0], "rank": [30, 7, 1, 1]})
-    table = controls.verdict_table(grid, overlap, tensors, choices, ranks, leaks, chance=50, seed=0)
+    table = controls.verdict_table(grid, overlap, tensors, choices, ranks, leaks, chance=50)
     rows = dict(zip(table["control"], table[["ours", "verdict"]].itertuples(index=False, name=None), strict=True))
     assert rows["random weights: tensors that equal the trained ones"] == (0.5, "inconclusive")
     assert rows["copies: distinct neurons among 20, by importance"] == (3.0, "holds")
@@ -175,6 +176,9 @@ def test_every_control_is_judged(grid, leaks):
     assert rows["planted neuron, the strongest: its rank"] == (1.0, "holds")
     assert rows["target changed in three ways: how many show in a digest"] == (0.0, "holds")
     assert rows["source changed in one label: shows in a digest"] == (1.0, "holds")
+    said = controls.controls_answer(table)
+    assert said.startswith(f"Of 11 controls {sum(verdict == 'holds' for _, verdict in rows.values())} hold. ")
+    assert "planted neuron of noise alone: its rank minus K (10.5, -1.0 to 22.0, holds if 1 or more)" in said
 
 
 def test_a_verdict_asks_for_the_whole_interval():
@@ -185,7 +189,7 @@ def test_a_verdict_asks_for_the_whole_interval():
 
 
 def test_the_figure_shows_all_controls(grid):
-    accuracy = controls.tuned_accuracy(grid)
+    accuracy = tuned_accuracy(grid)
     shares = controls.share_table(grid, 2, 40)
     copies = {controls.BY_IMPORTANCE: [1] * 20, controls.SKIPPED: [1] * 20}
     ranks = pd.DataFrame({"strength": [0.0, 1.0], "rank": [30, 1]})

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import matthews_corrcoef
 
-from tsns_lib.classifier import computable, fit_classifier
+from tsns_lib.classifier import computable, fit_classifier, scores
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import announce, bar, is_shown
 from tsns_lib.extraction import EXTRACTION_VERSION, stored_activations, texts_digest, texts_of
@@ -25,9 +25,9 @@ from tsns_lib.validation import one_of, positive, whole_number
 from tsns_workbook.finetuning.finetune import Recipe, fine_tune, labels_digest, labels_of, planned
 from tsns_workbook.finetuning.prepared import identity_of, prepared_encoder, temporary_store
 
-COLUMNS = ["source", "target", "method", "k", "run", "accuracy", "matthews", "n", "correct", "seconds"]
+COLUMNS = ["source", "target", "method", "k", "run", "accuracy", "matthews", "auc", "n", "correct", "seconds"]
 KINDS = {"full": "", "adapter": ", adapters"}
-INTACT = "intact"
+INTACT, RANDOM_NEURONS = "intact", ", random neurons"
 # Counts up when the same seeds and texts would give other predictions than before.
 REINITIALIZED_VERSION = 1
 
@@ -154,8 +154,9 @@ def tuning_grid(
 
     All trials of a run train on the same sample of `n_rows` rows. Three runs are the number of arXiv 2004.14975. In the
     grid, `method` is the name of the trial, `k` the number of rows trained on, `accuracy` a share from 0 to 1,
-    `matthews` Matthews' correlation, `correct` a boolean array over the target's rows, and `seconds` the duration of
-    the training. The store keeps the predictions and not the models, which would be hundreds of GB for BERT-large.
+    `matthews` Matthews' correlation, `auc` the area under the ROC curve, `correct` a boolean array over the target's
+    rows, and `seconds` the duration of the training. The store keeps the predictions and not the models, which would be
+    hundreds of GB for BERT-large.
 
     Examples
     --------
@@ -181,14 +182,14 @@ def tuning_grid(
     for done, (source, target, truth, run, method, options) in enumerate(bar(jobs, desc="trainings", show=progress), 1):
         start = time.perf_counter()
         tuned = fine_tune(source, encoder, recipe, **options, only_for=target, store=store, progress=progress)
-        predicted = tuned.predict(target)
+        logits = tuned.logits(target)
         seconds = time.perf_counter() - start
         # the first training that was not in the store tells what the others will cost
         if not announced and seconds >= tuned.seconds and done < len(jobs):
             announce(f"at most {len(jobs) - done:,} more trainings", (len(jobs) - done) * seconds, 0)
             announced = True
         key = source.name, target.name, method, n_rows or source.n_rows, run
-        rows.append((*key, *_scores(truth, predicted), tuned.seconds))
+        rows.append((*key, *judge(truth, logits, tuned.classes).values(), tuned.seconds))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -221,8 +222,10 @@ def probing_grid(
         labels = labels_of(source)
         for layer in range(encoder.n_layers):
             neurons = np.arange(layer * encoder.hidden_size, (layer + 1) * encoder.hidden_size)
-            predicted = _predictions(known, labels, unknown, neurons, C)
-            rows.append((source.name, target.name, "probe", layer + 1, 0, *_scores(truth, predicted)))
+            X, Z = (computable(entry.read(columns=neurons)) for entry in (known, unknown))
+            model = fit_classifier(X, labels, C)
+            judged = judge(truth, model.predict_log_proba(Z), model.classes_).values()
+            rows.append((source.name, target.name, "probe", layer + 1, 0, *judged))
     return pd.DataFrame(rows, columns=COLUMNS[:-1])
 
 
@@ -244,7 +247,9 @@ def reinitialized_grid(
 
     `selected` holds the neurons that were selected for each source on the intact encoder; a classifier is trained on
     their new states. A source has a row for ``"intact"`` and one for each block and run; `k` is the number of neurons.
-    The store keeps the predictions, but neither the re-initialised encoders nor their states.
+    Besides, each has a row for as many neurons drawn at random from all layers, others in each run, whose method ends
+    in ``", random neurons"``. The store keeps the predictions, but neither the re-initialised encoders nor their
+    states.
     """
     store, C, max_length = Store(store), positive("C", C), whole_number("max_length", max_length)
     runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
@@ -259,7 +264,6 @@ def reinitialized_grid(
         name: [whole_number(f"selected, {name}", neuron, 0, encoder.n_neurons - 1) for neuron in np.asarray(neurons)]
         for name, neurons in selected.items()
     }
-    cases = [(source, target, np.array(of_name[source.name])) for source, target, _ in tested]
     prepares: dict[tuple[str, int], Any] = {(INTACT, 0): None}
     for name, layers in blocks.items():
         for run in range(runs):
@@ -268,11 +272,23 @@ def reinitialized_grid(
     rows = []
     for (name, run), prepare in bar(prepares.items(), desc="re-initialised", show=progress):
         options: dict[str, Any] = {"max_length": max_length, "progress": progress}
-        predictions = _case_predictions(cases, encoder, prepare, C, store, **options)
-        for (source, target, truth), (_, _, neurons), predicted in zip(tested, cases, predictions, strict=True):
+        cases = [(source, target, truth, name, np.array(of_name[source.name])) for source, target, truth in tested]
+        seeds = [derive_seed(seed, "random neurons", source.name, run) for source, *_ in cases]
+        cases += [
+            (source, target, truth, name + RANDOM_NEURONS, _as_many(neurons, encoder, own))
+            for (source, target, truth, _, neurons), own in zip(cases, seeds, strict=True)
+        ]
+        inputs = [(source, target, neurons) for source, target, _, _, neurons in cases]
+        predictions = _case_predictions(inputs, encoder, prepare, C, store, **options)
+        for (source, target, truth, method, neurons), predicted in zip(cases, predictions, strict=True):
             correct = predicted == truth
-            rows.append((source.name, target.name, name, len(neurons), run, correct.mean(), len(correct), correct))
-    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("matthews", "seconds")])
+            rows.append((source.name, target.name, method, len(neurons), run, correct.mean(), len(correct), correct))
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("matthews", "auc", "seconds")])
+
+
+def _as_many(neurons: np.ndarray, encoder: Encoder, seed: int) -> np.ndarray:
+    """As many neurons, drawn evenly from all layers, sorted."""
+    return np.sort(np.random.default_rng(seed).choice(encoder.n_neurons, len(neurons), replace=False))
 
 
 def _tested(sources: Sequence[Any], tests: Sequence[Any]) -> list[tuple[Any, Any, np.ndarray]]:
@@ -336,7 +352,9 @@ def _predictions(known: Any, labels: np.ndarray, unknown: Any, neurons: np.ndarr
     return fit_classifier(X, labels, C).predict(Z)
 
 
-def _scores(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, float, int, np.ndarray]:
-    """Accuracy, Matthews' correlation, rows, and which of them are correct."""
-    correct = predicted == truth
-    return correct.mean(), matthews_corrcoef(truth, predicted), len(truth), correct
+def judge(truth: np.ndarray, decision: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """Accuracy, Matthews' correlation, AUC, rows, and which of them are correct; `decision` has a column a class."""
+    predicted = classes[decision.argmax(axis=1)]
+    columns = decision[:, 1] - decision[:, 0] if len(classes) == 2 else decision
+    judged = scores(truth, predicted, columns, classes) | {"matthews": matthews_corrcoef(truth, predicted)}
+    return {name: judged[name] for name in ("accuracy", "matthews", "auc", "n", "correct")}
