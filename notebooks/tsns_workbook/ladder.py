@@ -1,6 +1,6 @@
 """The ladder: a transfer grid with every baseline that a sceptic would ask for, and with its crossed bootstrap.
 
-Every rung is fitted on source rows alone. The two rungs named ", own z" are transductive: they standardise a target by
+Every rung is fitted on source rows alone. The two rungs named "(own z)" are transductive: they standardise a target by
 its own unlabelled rows.
 """
 
@@ -24,9 +24,9 @@ from tsns_lib.transfer import Pool, parts_of, pool_of, random_neurons
 from tsns_workbook.crossed import corpus_weights, refitted, replicated_scores
 
 SELECTIONS = ("tsns", "multi_tsns")
-CONTROLS = ("random, same layers", "f_test")  # where these show the same gain, the selection is not its cause
+CONTROLS = ("random of the same layers", "f_test")  # where these show the same gain, the selection is not its cause
 FOREST = ("n_resamples", "fraction", "n_trees", "max_depth", "engine", "tol", "store", "scheduler")  # of a selector
-TRANSDUCTIVE = ", own z"
+TRANSDUCTIVE = " (own z)"
 
 
 class Rung(NamedTuple):
@@ -65,9 +65,9 @@ def ladder_grid(
     """`tsns_lib.transfer_grid` with the settings given, the ladder's further rungs, and a column `draws`.
 
     The rungs added: "layer 1" ... (each layer alone), "best layer" (the one with the highest five-fold cross-validated
-    accuracy on the source), "all, C by CV", "TF-IDF" (words and pairs of words), `draws` draws of "random" and of
-    "random, same layers" (as many in each layer as the selection has), of several sources "tsns" (as if they were one),
-    and "..., own z". `draws` of a row holds accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape
+    accuracy on the source), "all with C by CV", "TF-IDF" (words and pairs of words), `draws` draws of "random" and of
+    "random of the same layers" (as many in each layer as the selection has), of several sources "tsns" (as if they were one),
+    and "... (own z)". `draws` of a row holds accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape
     (3, n_boot). Two classes are needed.
     """
     unions = [union if isinstance(union, tuple) else (union,) for union in sources]
@@ -101,7 +101,7 @@ def ladder_grid(
         ]
         for rung in _rungs(pool, own, texts, encoder, chosen_k, draws, seed, settings):
             with threadpool_limits(1):  # as in `fit_classifier`: these products are too small for several threads
-                tested = list(_tested(rung, pool, texts, drawn, tests))
+                tested = list(judge_rung(rung, pool, texts, drawn, tests))
             rows += [{"source": pool.name, "members": pool.members} | row for row in tested]
     known = ["source", "target", "method", "k", "run"]
     ladder = pd.DataFrame(rows).merge(grid[[*known, *CHOICE]], on=known, how="left")
@@ -112,7 +112,7 @@ SCORES = ["accuracy", "n", "correct", "balanced_accuracy", "auc"]
 CHOICE = ["stability", "resamples", "alphas", "term_medians"]
 
 
-def _tested(
+def judge_rung(
     rung: Rung, pool: Pool, texts: pd.Series, drawn: np.ndarray, tests: Sequence[tuple[Any, np.ndarray, Resampled]]
 ) -> Iterator[dict[str, Any]]:
     """Test a rung on every target, as fitted and in every replicate."""
@@ -174,16 +174,16 @@ def _rungs(
     yield fitted("best layer", 0, 0, best)
     yield fitted("best layer" + TRANSDUCTIVE, 0, 0, best, own_z=True)
     best_C = max(C_GRID, key=lambda C: cv_accuracy(pool.X, pool.y, C, seed_of_folds))
-    yield fitted("all, C by CV", 0, 0, layers.ravel(), best_C)
+    yield fitted("all with C by CV", 0, 0, layers.ravel(), best_C)
     for k in selections["k"].unique().tolist():
         for run in range(selections["run"].nunique(), draws):
             yield fitted("random", k, run, random_neurons(pool, k, run, seed))
         of_run = selections[selections["k"] == k]["selected"].to_list()
         for run in range(draws):
             counts = np.bincount(of_run[run % len(of_run)] // encoder.hidden_size, minlength=encoder.n_layers)
-            rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random, same layers", k))
+            rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random of the same layers", k))
             matched = [rng.choice(layer, count, replace=False) for layer, count in zip(layers, counts, strict=True)]
-            yield fitted("random, same layers", k, run, np.sort(np.concatenate(matched)))
+            yield fitted("random of the same layers", k, run, np.sort(np.concatenate(matched)))
     for row in selections[selections["k"] == chosen_k].itertuples():
         yield Rung(f"TSNS{TRANSDUCTIVE}", row.k, row.run, row.model, row.selected, own_z=True)
 

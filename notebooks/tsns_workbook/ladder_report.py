@@ -16,7 +16,7 @@ POOLING_NAMES = {"cls": "[CLS], the paper's", "mean": "mean pooling", "content":
 METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auc": "AUC"}
 # the order of a ladder, from the bottom up
 RUNGS = [
-    "majority", "TF-IDF", "last_layer", "layer", "best layer", "random", "random, same layers", "all", "all, C by CV",
+    "majority", "TF-IDF", "last_layer", "layer", "best layer", "random", "random of the same layers", "all", "all with C by CV",
     "f_test", "logistic", "tsns", "multi_tsns", "selected", f"best layer{TRANSDUCTIVE}", f"TSNS{TRANSDUCTIVE}",
 ]  # fmt: skip
 
@@ -85,7 +85,7 @@ def ladder_answer(frame: pd.DataFrame, chosen: Key) -> str:
     for pooling, rows in frame.groupby("pooling", sort=False):
         own = rows[(rows["method"] == chosen[0]) & (rows["k"] == chosen[1])].iloc[0]
         last = rows[rows["method"] == "last_layer"].iloc[0]
-        others = rows[(rows["method"] != chosen[0]) & ~rows["method"].str.contains(TRANSDUCTIVE)]
+        others = rows[(rows["method"] != chosen[0]) & ~rows["method"].str.contains(TRANSDUCTIVE, regex=False)]
         groups = {
             "clearly ahead of": others[others["ahead_low"] > 0],
             "not clearly apart from": others[(others["ahead_low"] <= 0) & (others["ahead_high"] >= 0)],

@@ -8,7 +8,6 @@ closed for pyplot, so that a notebook's cell that ends with the call shows it on
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -42,7 +41,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "multi_tsns": {"color": BLUE, "marker": "o", "linewidth": 2.2},
     "selected": {"color": BLUE, "marker": "o", "linewidth": 2.2},
     "random": {"color": FAINT, "marker": "s"},
-    "random, same layers": {"color": FAINT, "marker": "v", "linestyle": "--"},
+    "random of the same layers": {"color": FAINT, "marker": "v", "linestyle": "--"},
     "f_test": {"color": GREEN, "marker": "^"},
     "logistic": {"color": PINK, "marker": "D"},
     "last_layer": {"color": ORANGE, "linestyle": "-."},
@@ -62,8 +61,11 @@ def accuracy_by_k(
     """
     _require(averages, "averages", ["method", "k", "accuracy", "low", "high"])
     averages = averages[averages["method"].isin(LOOKS)]
-    sized = [method for method in averages["method"].unique() if method not in ONE_SIZE]
-    apart = dict(zip(sized, 0.006 * averages["k"].max() * (np.arange(len(sized)) - len(sized) / 2), strict=True))
+    sized = [method for method in LOOKS if method in set(averages["method"]) - set(ONE_SIZE)]
+    step = 0.006 * averages["k"].max()
+    apart = {
+        method: step * ((place + 1) // 2) * (-1) ** place for place, method in enumerate(sized)
+    }  # 0, -1, 1, -2 ...
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.2, 4.4), layout="constrained")
         ends: list[tuple[float, Any]] = []
