@@ -1,0 +1,111 @@
+"""The README's results, written from the records of executed notebooks, so that no figure there is typed by hand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tsns_workbook.report import card, short_name
+from tsns_workbook.scoreboard import front_sentence, read_results, scoreboard
+
+BEGIN, END = "<!-- results: written by `make picture` -->", "<!-- end of results -->"
+TABLES = {
+    "04_table2_single_source_sentiment": ("Table 2", "accuracy"),
+    "06_table4_multi_source_sentiment": ("Table 4", "accuracy"),
+    "05_table3_single_source_pairs": ("Table 3", "auc"),
+    "07_table5_multi_source_scitail": ("Table 5", "auc"),
+}
+SELECTED = ("tsns", "multi_tsns", "selected")
+SHOWN = {
+    "majority": "majority class",
+    "TF-IDF": "TF-IDF of words and pairs of words",
+    "last_layer": "last layer",
+    "best layer": "the best single layer, chosen on the source",
+    "random": "K random neurons",
+    "random of the same layers": "K random neurons of the same layers",
+    "all": "all neurons",
+    "f_test": "F-test, K",
+}
+POOLINGS = {"cls": "`[CLS]`", "mean": "mean"}
+
+
+def headline(folder: Path, profile: str = "local") -> str:
+    """The README's results as Markdown: what became of the paper's claims, the ladders, and what they rest on."""
+    results, _ = read_results(folder, profile)
+    found = {result.notebook: result for result in results if "ladder" in result.tables}
+    if not found:
+        raise ValueError(f"{folder}: there is no notebook with a ladder among its results; run 04 to 07 first")
+    encoder = found[min(found)].encoder
+    parts = [front_sentence(scoreboard(results)), _ladders(found), _limits(found, encoder)]
+    return "\n\n".join(parts)
+
+
+def _ladders(found: Mapping[str, Any]) -> str:
+    columns: dict[str, dict[str, str]] = {}
+    for notebook, (table, metric) in TABLES.items():
+        rows = pd.DataFrame(found[notebook].tables["ladder"]) if notebook in found else pd.DataFrame()
+        for pooling, rungs in rows.groupby("pooling", sort=False) if len(rows) else ():
+            unit = {"accuracy": "%", "auc": "AUC"}[metric]
+            columns[f"{table} {POOLINGS[str(pooling)]} ({unit})"] = _column(rungs, metric)
+    names = [*SHOWN.values(), "**selected, K**", *LEADS]
+    head = "| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns)
+    lines = [f"| {name} | " + " | ".join(column[name] for column in columns.values()) + " |" for name in names]
+    return "\n".join([head, *lines])
+
+
+LEADS = {
+    "… ahead of the last layer by": "last_layer",
+    "… ahead of random neurons of its layers by": "random of the same layers",
+    "… ahead of the F-test by": "f_test",
+}
+
+
+def _column(rungs: pd.DataFrame, metric: str) -> dict[str, str]:
+    by_method = rungs.drop_duplicates("method").set_index("method")
+    column = {name: f"{by_method.at[method, metric]:.1f}" for method, name in SHOWN.items()}
+    # of two selections on the same rows the last one is the table's: MultiTSNS, or "selected" of Table 5
+    own = by_method.loc[[method for method in SELECTED if method in by_method.index][-1]]
+    column["**selected, K**"] = f"**{own[metric]:.1f}** ({own[f'{metric}_low']:.1f} to {own[f'{metric}_high']:.1f})"
+    ahead = "ahead" if metric == "accuracy" else "ahead_auc"
+    for name, method in LEADS.items():
+        lead = by_method.loc[method]
+        column[name] = f"{lead[ahead]:+.1f} ({lead[f'{ahead}_low']:+.1f} to {lead[f'{ahead}_high']:+.1f})"
+    return column
+
+
+def _limits(found: Mapping[str, Any], encoder: str) -> str:
+    """What the figures rest on: encoder, pooling, share of K, contamination, slices of corpora."""
+    known = card(encoder) or {}
+    sources = pd.concat([pd.DataFrame(result.tables["sources"]) for result in found.values()])
+    sources = sources.assign(name=sources.filter(like="source").bfill(axis=1).iloc[:, 0].str.replace(" †", ""))
+    training = sources[sources["split"] == "train"].dropna(subset=["paper"]).drop_duplicates("name")
+    slices = training[training["rows"] < 0.9 * training["paper"]]
+    shares = ", ".join(f"{short_name(row.name)} {row.rows / row.paper:.1%}" for row in slices.itertuples(index=False))
+    shape = next(row["value"] for row in found[min(found)].tables["encoder"] if row["fact"].startswith("layers"))
+    total = int(shape.split("=")[1].replace(",", ""))
+    return "\n".join(
+        [
+            "What these figures rest on:",
+            "",
+            f"- **One encoder**, {encoder} ({shape} neurons), not the paper's BERT-large. It was trained with "
+            f"{known.get('pooling', 'unknown')} pooling: the `[CLS]` state of its last layer is a weak baseline.",
+            f"- **K = 500** is {500 / total:.0%} of its neurons, and 2 % of BERT-large's.",
+            f"- **It has seen** {', '.join(known.get('seen', [])) or 'none of the corpora'} in training: sources and "
+            "targets of Tables 3 and 5 (marked † in the notebooks).",
+            f"- **Slices**: {shares} of the paper's training rows; the other corpora are whole.",
+            "- Intervals resample source rows, target rows and runs; corpora are fixed.",
+        ]
+    )
+
+
+def write(readme: Path, folder: Path) -> None:
+    """Put the headline between its two marks in the README."""
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    readme.write_text(f"{before}{BEGIN}\n{headline(folder)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[2]
+    write(root / "README.md", root / "outputs/local")
