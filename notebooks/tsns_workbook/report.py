@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tsns_lib.corpora.registry import REGISTRY
 from tsns_workbook.families import ERROR, adjusted_p
 from tsns_workbook.paper import CLAIMS, Claim
 
@@ -115,7 +116,10 @@ def sources_table(sources: Iterable[Any], encoder: Any = None) -> pd.DataFrame:
 def _provenance(origin: Mapping[str, Any]) -> str:
     if origin["kind"] == "hub":
         return f"{origin['repository']} at commit {origin['commit']}"
-    return {"files": "official files", "own": "own file"}[origin["kind"]]
+    if origin["kind"] == "own":
+        return "own file"
+    hubs = origin["path"].startswith("hub/")
+    return "the hub's files" if hubs else REGISTRY[origin["corpus"]].copy or "official files"
 
 
 def encoder_table(encoder: Any) -> pd.DataFrame:
@@ -301,7 +305,7 @@ def claim(
     values = (
         *(id, stated.paper_ref, stated.rule, estimate, None if estimate is None else [low, high], stated.paper, judged),
         estimate / stated.paper if estimate is not None and stated.paper else None,
-        *(above_majority, by_selection, stated.family, p, stated.declared),
+        *(above_majority, by_selection, stated.family, p, stated.version),
     )
     return plain(dict(zip(CLAIM_FIELDS, values, strict=True)), id)
 

