@@ -7,6 +7,7 @@ Columns of Tables 2 to 5: source, members (its corpora: a tuple), target, method
 for an empty cell), bold, underlined.
 """
 
+import hashlib
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
@@ -40,6 +41,11 @@ class Claim:
     def family(self) -> str:
         """The table, figure or paper whose claims share one error rate."""
         return self.id.partition(".")[0]
+
+    @property
+    def version(self) -> str:
+        """The date of the declaration and a digest of the rule's words: what was recorded under another is stale."""
+        return f"{self.declared} {hashlib.sha256(RULES[self.rule].encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

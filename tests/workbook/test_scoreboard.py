@@ -87,7 +87,7 @@ def test_a_verdict_is_drawn_again_from_the_recorded_interval(folder):
     assert board_of(folder).loc["table2.wins", ["verdict", "reading"]].tolist() == ["inconclusive", "inconclusive"]
 
 
-@pytest.mark.parametrize("change", [{"rule": "margin"}, {"declared": "2025-01-01"}])
+@pytest.mark.parametrize("change", [{"rule": "margin"}, {"declared": "2025-01-01 0123abcd"}])
 def test_a_claim_whose_rule_has_changed_is_to_be_rerun(folder, change):
     write(folder, "04_table2", [claim("table2.gain", 3.0, 1.0, 5.0) | change])
     board = board_of(folder)
