@@ -7,6 +7,7 @@ import pytest
 from tsns_workbook import lessons
 
 from tsns_lib import water_fill
+from tsns_lib.classifier import fit_classifier
 
 matplotlib.use("Agg")
 
@@ -76,12 +77,15 @@ def test_long_lists_of_neurons_are_cut():
 
 
 def test_k_is_read_beside_random_and_last_layer():
-    explorer = lessons.k_explorer(AVERAGES, generated=False)
+    explorer = lessons.k_explorer(AVERAGES, generated=False, title="Accuracy by K")
+    always = "last layer: 65.0 %; majority class: 50.0 %"
     explorer.controls["K"].value = 3
-    assert explorer.sentence.value == "TSNS K=3: 70.0 %; random neurons K=3: 60.0 %; last layer: 65.0 %"
+    assert explorer.sentence.value == f"TSNS K=3: 70.0 %; random neurons K=3: 60.0 %; {always}"
     explorer.controls["K"].value = 9
-    assert explorer.sentence.value == "TSNS K=9: 72.0 %; random neurons K=9: 71.0 %; last layer: 65.0 %"
-    assert explorer.figure.axes[0].lines[-1].get_xdata() == [9, 9]
+    assert explorer.sentence.value == f"TSNS K=9: 72.0 %; random neurons K=9: 71.0 %; {always}"
+    (axes,) = explorer.figure.axes
+    assert axes.lines[-1].get_xdata() == [9, 9]
+    assert "majority class" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_the_name_of_a_corpus_is_no_html():
@@ -94,11 +98,13 @@ def test_the_name_of_a_corpus_is_no_html():
 
 
 def test_two_fingerprints_are_compared():
-    explorer = lessons.fingerprint_explorer(FINGERPRINTS, generated=True)
+    explorer = lessons.fingerprint_explorer(FINGERPRINTS, (20.0, 40.0), generated=True)
     assert explorer.sentence.value == ("similarity (1 is the same): cosine 1.00, jensen-shannon 1.00, wasserstein 1.00")
     explorer.controls["right"].value = "miniature:qqp"
     assert explorer.sentence.value == ("similarity (1 is the same): cosine 0.00, jensen-shannon 0.00, wasserstein 0.25")
-    assert heights(explorer.figure.axes[0]) == [50, 50, 0, 0, 0, 100]
+    assert heights(explorer.figure.axes[0])[:6] == [50, 50, 0, 0, 0, 100]
+    band = explorer.figure.axes[0].patches[6]
+    assert (band.get_y(), band.get_height()) == (20, 20)
     explorer.controls["left"].value = "miniature:qqp"
     assert "cosine 1.00" in explorer.sentence.value
 
@@ -122,8 +128,52 @@ def test_a_picture_does_not_jump_when_its_sentence_wraps():
     assert len(sizes) == 1
 
 
-def test_what_stays_in_an_executed_notebook_says_how_to_move_it():
-    assert repr(budget()) == "To move budget, open the notebook with a kernel and run it: make lab"
+def test_what_stays_in_an_executed_notebook_names_the_controls():
+    assert repr(budget()) == "Controls: budget"
+
+
+def test_two_halves_agree_on_a_share_of_the_neurons():
+    q = np.array([[0.6, 0.3, 0.1], [0.5, 0.1, 0.4], [0.5, 0.3, 0.2], [0.5, 0.4, 0.1]])
+    overlaps = lessons.overlap_table(q, [2, 4], [1, 2])
+    assert overlaps.to_numpy().tolist() == [[100, 50], [100, 100]]
+    explorer = lessons.stability_explorer(overlaps, 3, generated=True)
+    explorer.controls["J"].value, explorer.controls["K"].value = 2, 2
+    assert explorer.sentence.value == "1 resample in a half: of 2 neurons, 50 % are in both; chance gives 67 %"
+    assert explorer.figure.axes[0].get_title("left") == "Two halves of the resamples choose K neurons (generated data)"
+
+
+def test_the_larger_neuron_changes_with_alpha():
+    q = pd.DataFrame({"large": [0.001, 0.009], "steady": [0.002, 0.0021]})
+    explorer = lessons.terms_explorer(q, [1.0, 0.9, 0.0])
+    explorer.controls["α"].value = 1.0
+    assert explorer.sentence.value == "m of large: 0.005; m of steady: 0.00205; the larger is large"
+    assert np.allclose(heights(explorer.figure.axes[0]), [0.005, 0.00205, 0, 0])
+    explorer.controls["α"].value = 0.0
+    assert explorer.sentence.value.endswith("the larger is steady")
+    assert [axes.get_title("left") for axes in lessons.terms_figure(q, [1.0, 0.5]).axes] == ["α = 1", "α = 0.5"]
+
+
+def test_the_neurons_that_speak_for_a_class_add_up_to_its_probability():
+    rng = np.random.default_rng(0)
+    X, selected = rng.normal(size=(40, 6)), np.array([1, 2, 5])
+    y = np.where(X[:, 5] > 0, "praise", "blame")
+    model = fit_classifier(X[:, selected], y, 1.0)
+    explorer = lessons.sentence_explorer(lambda text: X[len(text)], selected, model, 3, "four")
+    probability = model.predict_proba(X[[7], :][:, selected])[0, 1]
+    explorer.controls["text"].value = "sevenletters"[:7]
+    assert explorer.sentence.value.startswith(
+        f"class praise with probability {probability:.2f}; strongest: 5 of layer 3"
+    )
+    table = lessons.contribution_table(X[7], selected, model, 3)
+    assert table["layer"].tolist()[0] == 3 and set(table["neuron"]) == {1, 2, 5}
+    assert np.isclose(1 / (1 + np.exp(-table["contribution"].sum() - model[-1].intercept_[0])), probability)
+    assert len(lessons.sentences_figure({"a": table, "b": table}, 3).axes) == 2
+
+
+def test_the_baselines_stand_beside_the_choice():
+    figure = lessons.accuracy_figure(AVERAGES, generated=True, title="Accuracy")
+    assert figure.axes[0].get_title("left") == "Accuracy (generated data)"
+    assert figure.axes[0].get_xscale() == "log"
 
 
 def test_the_table_of_alphas():
@@ -146,12 +196,12 @@ def test_small_multiples_show_every_state():
     figure = lessons.alphas_figure(CHOSEN, 3, 6, source="miniature:books", generated=True)
     assert [axes.get_title("left") for axes in figure.axes] == ["α = 1", "α = 0.9", "α = 0", ""]
     assert figure.get_suptitle().endswith("by layer (generated data)")
-    figure = lessons.fingerprints_figure(FINGERPRINTS, generated=True)
-    assert [heights(axes) for axes in figure.axes] == FINGERPRINTS.to_numpy().tolist()
+    figure = lessons.fingerprints_figure(FINGERPRINTS, [(20.0, 40.0)] * 3, generated=True)
+    assert [heights(axes)[:3] for axes in figure.axes] == FINGERPRINTS.to_numpy().tolist()
 
 
 @pytest.mark.parametrize(
-    ("alpha", "words"), [(1.0, "α = 1"), (1 - 1e-5, "α = 1 - 1e-05"), (0.9, "α = 0.9"), (0.0, "α = 0")]
+    ("alpha", "words"), [(1.0, "α = 1"), (1 - 1e-5, "α = 0.99999"), (0.9, "α = 0.9"), (0.0, "α = 0")]
 )
 def test_alpha_in_words(alpha, words):
     assert lessons.alpha_label(alpha) == words

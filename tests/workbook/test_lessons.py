@@ -1,0 +1,159 @@
+"""The lessons: the copies are those of the build, the checks know right from wrong, and every cell runs."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from tsns_workbook.teaching import check
+from tsns_workbook.teaching.build import student_copies, student_copy, without_answer
+from tsns_workbook.teaching.guess import reveal
+
+LESSONS = Path(__file__).parents[2] / "notebooks/lessons"
+SOLUTIONS = sorted((LESSONS / "solutions").glob("*.ipynb"))
+every_lesson = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+OWN = pd.DataFrame({"text": ["a good day"] * 5 + ["a bad day"] * 5, "label": [1] * 5 + [0] * 5})
+
+# exercise: the right answer, and wrong ones that a student may give
+ANSWERS = {
+    1: (1156, [1540, 1157, 27, 5]),
+    2: (0.2133, [0.2667, 0.2578, 0.48, 0.1]),
+    3: (1 / 3, [1, 0.2, 2 / 3, 0.9]),
+    4: (1.0616e-04, [0.999894, 1.2234e-04, 1.8022e-06, 0.5]),
+    5: (1.0690, [-0.4629, 0.2868, 2, 0.9258, 5]),
+    6: (
+        [4.0, 4.125, 4.625, 3.75],
+        [[4.25, 4.125, 3.625, 4.5], [8.0, 7.5, 5.5, 9.0], [1.05, 0.49, 0.94, 0.52], [1] * 4],
+    ),
+    7: ([175, 90, 175, 60], [[250, 56.25, 156.25, 37.5], [125] * 4, [125, 90, 125, 60], [180, 90, 170, 60], [1] * 4]),
+    8: ([0.25, 0.25, 0.375, 0.125], [[2, 2, 3, 1], [0.4, 0.4, 0.6, 0.2], [0.375, 0.25, 0.25, 0.125], [0.25] * 4]),
+    9: (
+        ["reproduced", "inconclusive", "contradicted"],
+        [
+            ["reproduced", "reproduced", "contradicted"],
+            ["reproduced", "contradicted", "contradicted"],
+            ["reproduced", "inconclusive", "inconclusive"],
+            ["yes", "maybe", "no"],
+        ],
+    ),
+    10: (0.14815, [0.2963, 3.375, 0.2222, 1]),
+    11: (OWN, [OWN["text"], OWN.rename(columns={"text": "words"}), OWN.assign(label=1), OWN[2:]]),
+}
+ALL_WRONG = [(number, wrong) for number, (_, answers) in ANSWERS.items() for wrong in answers]
+
+
+def ask(number, answer):
+    return getattr(check, f"exercise_{number}")(answer)
+
+
+# checks and guesses
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_a_right_answer_passes(number):
+    assert ask(number, ANSWERS[number][0]) == (True, "Right.")
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_each_wrong_answer_gets_a_hint_of_its_own(number):
+    outcomes = [ask(number, wrong) for wrong in ANSWERS[number][1]]
+    assert not any(outcome.right for outcome in outcomes)
+    assert len({outcome.words for outcome in outcomes}) == len(outcomes) >= 3
+
+
+@pytest.mark.parametrize(("number", "wrong"), ALL_WRONG, ids=str)
+def test_a_hint_does_not_give_the_answer_away(number, wrong):
+    right = np.ravel(np.asarray(ANSWERS[number][0], dtype=object)) if number in (1, 2, 3, 4, 5, 10) else []
+    assert not any(f"{value:.4g}" in ask(number, wrong).words for value in right)
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+@pytest.mark.parametrize("answer", [..., [...], (1, ...)], ids=str)
+def test_three_dots_are_no_answer(number, answer):
+    assert ask(number, answer) == check.NOTHING_YET
+
+
+@pytest.mark.parametrize("number", [number for number in ANSWERS if number not in (9, 11)])
+def test_text_and_the_wrong_length_are_no_answer(number):
+    assert "made of numbers" in ask(number, "many").words
+    assert "this has 3" in ask(number, [1, 2, 3]).words
+
+
+def test_a_guess_is_set_beside_the_computed_value():
+    assert repr(reveal(60, 72.25, "%")) == "Your guess: 60 %. Computed: 72.25 %. You were 12.25 too low."
+    assert repr(reveal(80, 72.25)) == "Your guess: 80. Computed: 72.25. You were 7.75 too high."
+    assert repr(reveal(2304, 2304)) == "Your guess: 2,304. Computed: 2,304. Exactly."
+    assert repr(reveal("many", 3)) == "A guess is one number; this is 'many'."
+
+
+def test_nothing_is_revealed_without_a_guess():
+    revealed = reveal(..., 72.25, "%")
+    assert revealed.answer == 72.25 and "72" not in repr(revealed)
+
+
+# the two copies
+
+
+def test_the_committed_students_copies_are_those_of_the_build():
+    assert {p.name: p.read_text(encoding="utf-8") for p in LESSONS.glob("*.ipynb")} == {
+        path.name: text for path, text in student_copies(LESSONS).items()
+    }
+
+
+def test_an_answer_becomes_three_dots_and_a_teachers_cell_goes():
+    new = nbformat.v4
+    solution = new.new_notebook(
+        cells=[
+            new.new_markdown_cell("note", metadata={"tags": ["teacher"]}),
+            new.new_code_cell("# in rows\nlargest = 120\nlevel = largest // 3", metadata={"tags": ["solution"]}),
+            new.new_code_cell("level"),
+        ]
+    )
+    assert [cell.source for cell in student_copy(solution).cells] == ["# in rows\nlevel = ...", "level"]
+    assert solution.cells[1].source.endswith("largest // 3")
+
+
+@pytest.mark.parametrize("source", ["print(1)", "", "a, b = 1, 2", "x ="])
+def test_a_solution_without_an_answer_is_refused(source, tmp_path):
+    with pytest.raises((ValueError, SyntaxError, IndexError)):
+        without_answer(source)
+    (tmp_path / "solutions").mkdir()
+    cell = nbformat.v4.new_code_cell(source, id="guess", metadata={"tags": ["solution"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "solutions/02_x.ipynb")
+    with pytest.raises(ValueError, match=r"02_x\.ipynb: cell guess: "):
+        student_copies(tmp_path)
+
+
+# what a lesson contains
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+@every_lesson
+def test_a_lesson_has_its_parts(path):
+    text = "\n".join(cell.source for cell in cells(path, "markdown"))
+    number = int(path.stem[:2])
+    assert text.startswith(f"# Lesson {number} · ")
+    assert all(part in text for part in ("**You will", "**You need", "**Time", "## Exercise", "## Quiz", "glossary.md"))
+    quiz = text.split("## Quiz")[1]
+    assert quiz.count("<details>") == quiz.count("</details>") == 3
+    code = "\n".join(cell.source for cell in cells(path, "code"))
+    assert f"check.exercise_{number}(" in code and "reveal(" in code
+
+
+@every_lesson
+def test_a_lesson_is_without_outputs_and_its_cells_are_short(path):
+    code = cells(path, "code")
+    assert [cell.source for cell in code if cell.outputs or cell.execution_count is not None] == []
+    assert [cell.source for cell in code if len(cell.source.splitlines()) > 15] == []
+
+
+@every_lesson
+def test_a_link_of_a_lesson_leads_to_a_file(path):
+    for cell in cells(path, "markdown"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", cell.source):
+            assert (LESSONS / target).exists(), target
