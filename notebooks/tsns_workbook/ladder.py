@@ -65,8 +65,8 @@ def ladder_grid(
     """`tsns_lib.transfer_grid` with the settings given, the ladder's further rungs, and a column `draws`.
 
     The rungs added: "layer 1" ... (each layer alone), "best layer" (the one with the highest five-fold cross-validated
-    accuracy on the source), "all with C by CV", "TF-IDF" (words and pairs of words), `draws` draws of "random" and of
-    "random of the same layers" (as many in each layer as the selection has), of several sources "tsns" (as if they were one),
+    accuracy on the source), "all with C by CV", "TF-IDF" (words and pairs of words), `draws` draws at K = `chosen_k` (elsewhere one a
+    run) of "random" and of "random of the same layers" (as many in each layer as the selection has), of several sources "tsns" (as if they were one),
     and "... (own z)". `draws` of a row holds accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape
     (3, n_boot). Two classes are needed.
     """
@@ -176,10 +176,11 @@ def _rungs(
     best_C = max(C_GRID, key=lambda C: cv_accuracy(pool.X, pool.y, C, seed_of_folds))
     yield fitted("all with C by CV", 0, 0, layers.ravel(), best_C)
     for k in selections["k"].unique().tolist():
-        for run in range(selections["run"].nunique(), draws):
-            yield fitted("random", k, run, random_neurons(pool, k, run, seed))
         of_run = selections[selections["k"] == k]["selected"].to_list()
-        for run in range(draws):
+        n_draws = max(draws, len(of_run)) if k == chosen_k else len(of_run)
+        for run in range(len(of_run), n_draws):
+            yield fitted("random", k, run, random_neurons(pool, k, run, seed))
+        for run in range(n_draws):
             counts = np.bincount(of_run[run % len(of_run)] // encoder.hidden_size, minlength=encoder.n_layers)
             rng = np.random.default_rng(derive_seed(run_seed(seed, run, pool.name), "random of the same layers", k))
             matched = [rng.choice(layer, count, replace=False) for layer, count in zip(layers, counts, strict=True)]
