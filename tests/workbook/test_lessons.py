@@ -7,8 +7,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 from tsns_workbook.teaching import check
-from tsns_workbook.teaching.build import student_copies, student_copy, without_answer
+from tsns_workbook.teaching.build import SOLUTION, student_copies, student_copy, without_answer
 from tsns_workbook.teaching.guess import reveal
 
 LESSONS = Path(__file__).parents[2] / "notebooks/lessons"
@@ -157,3 +158,32 @@ def test_a_link_of_a_lesson_leads_to_a_file(path):
     for cell in cells(path, "markdown"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", cell.source):
             assert (LESSONS / target).exists(), target
+
+
+# every cell runs
+
+
+def both_copies(solution):
+    """The code of a lesson, in which the cell after each solution runs twice: with the student's dots, then with it."""
+    cells, waiting = [], None
+    for cell in (cell for cell in solution.cells if cell.cell_type == "code"):
+        if SOLUTION in cell.metadata.get("tags", []):
+            waiting = cell
+        elif waiting is None:
+            cells.append(cell)
+        else:
+            dots = nbformat.v4.new_code_cell(without_answer(waiting.source))
+            cells += [dots, nbformat.v4.new_code_cell(cell.source), waiting, cell]
+            waiting = None
+    return nbformat.from_dict({**solution, "cells": cells})
+
+
+@pytest.mark.slow
+@every_lesson
+def test_every_cell_runs_with_and_without_answers(path):
+    lesson = both_copies(nbformat.read(path, as_version=4))
+    NotebookClient(lesson, timeout=600, resources={"metadata": {"path": str(LESSONS)}}).execute()
+    shown = [output.get("data", {}).get("text/plain", "") for cell in lesson.cells for output in cell.outputs]
+    assert "Right." in shown and repr(check.NOTHING_YET) in shown
+    assert repr(reveal(..., 0)) in shown and any("Computed: " in words for words in shown)
+    assert not [cell.id for cell in lesson.cells for output in cell.outputs if output.get("name") == "stderr"]
