@@ -65,12 +65,8 @@ reference: run ## copy the results of make run to outputs/reference, where they 
 	@for file in params/mini/*.yaml; do name=$$(basename "$$file" .yaml); \
 	  cp "outputs/mini/$$name.ipynb" "outputs/mini/$$name.results.json" outputs/reference/ || exit 1; done
 
-PICTURE = outputs/local/04_table2_average_by_k.png
-picture: install ## take the figure of the README from the executed notebook of Table 2
-	"$(BIN)/python" -c 'import base64, sys, nbformat; \
-	  cells = nbformat.read(sys.argv[1], as_version=4).cells; \
-	  png = next(o.data["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})); \
-	  open(sys.argv[2], "wb").write(base64.b64decode(png))' outputs/local/04_table2_single_source_sentiment.ipynb $(PICTURE)
+picture: install ## write the README's results and its figure from the executed notebooks of outputs/local
+	"$(BIN)/python" -m tsns_workbook.headline
 
 lab: install ## open the notebooks in JupyterLab
 	"$(BIN)/jupyter-lab"

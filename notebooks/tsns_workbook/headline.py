@@ -1,11 +1,14 @@
 """The README's results, written from the records of executed notebooks, so that no figure there is typed by hand."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 
+from tsns_workbook.in_passing import claims_in_passing
 from tsns_workbook.report import card, short_name
 from tsns_workbook.scoreboard import front_sentence, read_results, scoreboard
 
@@ -37,7 +40,8 @@ def headline(folder: Path, profile: str = "local") -> str:
     if not found:
         raise ValueError(f"{folder}: there is no notebook with a ladder among its results; run 04 to 07 first")
     encoder = found[min(found)].encoder
-    parts = [front_sentence(scoreboard(results)), _ladders(found), _limits(found, encoder)]
+    board = scoreboard(results, claims_in_passing(results))
+    parts = [front_sentence(board), _ladders(found), _limits(found, encoder)]
     return "\n\n".join(parts)
 
 
@@ -106,6 +110,15 @@ def write(readme: Path, folder: Path) -> None:
     readme.write_text(f"{before}{BEGIN}\n{headline(folder)}\n{END}{after}", encoding="utf-8")
 
 
+def picture(notebook: Path) -> bytes:
+    """The first figure of an executed notebook, a PNG."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    shown = (output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    return base64.b64decode(next(data["image/png"] for data in shown if "image/png" in data))
+
+
 if __name__ == "__main__":
     root = Path(__file__).parents[2]
-    write(root / "README.md", root / "outputs/local")
+    local = root / "outputs/local"
+    write(root / "README.md", local)
+    (local / "04_table2_ladder.png").write_bytes(picture(local / "04_table2_single_source_sentiment.ipynb"))

@@ -16,8 +16,9 @@ POOLING_NAMES = {"cls": "[CLS], the paper's", "mean": "mean pooling", "content":
 METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auc": "AUC"}
 # the order of a ladder, from the bottom up
 RUNGS = [
-    "majority", "TF-IDF", "last_layer", "layer", "best layer", "random", "random of the same layers", "all", "all with C by CV",
-    "f_test", "logistic", "tsns", "multi_tsns", "selected", f"best layer{TRANSDUCTIVE}", f"TSNS{TRANSDUCTIVE}",
+    "majority", "TF-IDF", "last_layer", "layer", "best layer", "random", "random of the same layers", "all",
+    "all with C by CV", "f_test", "logistic", "tsns", "multi_tsns", "selected",
+    f"best layer{TRANSDUCTIVE}", f"TSNS{TRANSDUCTIVE}",
 ]  # fmt: skip
 
 
@@ -79,27 +80,34 @@ def _points(value: float, low: float, high: float) -> str:
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def ladder_answer(frame: pd.DataFrame, chosen: Key) -> str:
-    """Say in one sentence for each pooling what the selection reaches, and which rungs it is ahead of."""
+def ladder_answer(frame: pd.DataFrame, chosen: Key, *, metric: str = "accuracy") -> str:
+    """Say in one sentence for each pooling what the selection reaches, and which rungs it is ahead of.
+
+    `metric` is "accuracy" or "auc".
+    """
+    ahead = {"accuracy": "ahead", "auc": "ahead_auc"}[metric]
     sentences = []
     for pooling, rows in frame.groupby("pooling", sort=False):
         own = rows[(rows["method"] == chosen[0]) & (rows["k"] == chosen[1])].iloc[0]
         last = rows[rows["method"] == "last_layer"].iloc[0]
         others = rows[(rows["method"] != chosen[0]) & ~rows["method"].str.contains(TRANSDUCTIVE, regex=False)]
+        low, high = others[f"{ahead}_low"], others[f"{ahead}_high"]
         groups = {
-            "clearly ahead of": others[others["ahead_low"] > 0],
-            "not clearly apart from": others[(others["ahead_low"] <= 0) & (others["ahead_high"] >= 0)],
-            "clearly behind": others[others["ahead_high"] < 0],
+            "clearly ahead of": others[low > 0],
+            "not clearly apart from": others[(low <= 0) & (high >= 0)],
+            "clearly behind": others[high < 0],
         }
         lists = [
             f"{words} {', '.join(label(row.method, 0) for row in group.itertuples())}"
             for words, group in groups.items()
             if len(group)
         ]
+        reached = {"accuracy": "is right on {} % of the rows", "auc": "reaches an AUC of {} %"}[metric]
+        gain = _points(last[ahead], last[f"{ahead}_low"], last[f"{ahead}_high"])
         sentences.append(
-            f"**{POOLING_NAMES[str(pooling)]}**: {label(*chosen)} is right on {own['accuracy']:.1f} % of the rows"
-            f" ({own['accuracy_low']:.1f} to {own['accuracy_high']:.1f}), {last['ahead']:.1f} points"
-            f" ({last['ahead_low']:.1f} to {last['ahead_high']:.1f}) above the last layer. It is {'; '.join(lists)}."
+            f"**{POOLING_NAMES[str(pooling)]}**: {label(*chosen)} {reached.format(f'{own[metric]:.1f}')}"
+            f" ({own[f'{metric}_low']:.1f} to {own[f'{metric}_high']:.1f}); the last layer is behind by {gain} points."
+            f" It is {'; '.join(lists)}."
         )
     return "\n\n".join(sentences)
 
