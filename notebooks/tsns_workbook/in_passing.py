@@ -108,4 +108,4 @@ def more_rows(tables: Tables) -> Answer:
     cells = cells[(cells["k"] == K) & cells["source"].str.contains("+", regex=False)]
     by_budget = cells.pivot_table(index=["method", "source"], columns="budget", values="accuracy").dropna(axis=1)
     gains = by_budget.iloc[:, -1] - by_budget.iloc[:, 0]
-    return Answer(gains["multi_tsns"], gains.get("random"))
+    return Answer(gains["selected"], gains.get("random"))

@@ -62,7 +62,7 @@ def test_more_rows_is_the_largest_budget_minus_the_smallest_of_combinations():
     rows = [
         (source, "scitail", method, 500, budget, accuracy)
         for source in ("qqp", "qqp+rte", "qqp+mnli")
-        for method in ("multi_tsns", "random")
+        for method in ("selected", "random")
         for budget, accuracy in ((20_000, 60.0), (100_000, 66.0), (300_000, 64.0))
     ]
     answer = more_rows(
