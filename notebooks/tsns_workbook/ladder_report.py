@@ -124,7 +124,12 @@ def plot_ladder(frame: pd.DataFrame, chosen: Key, title: str, *, generated: bool
             shift = 0.14 * (len(poolings) - 1) * (1 - 2 * place)
             y = [heights[key] + shift for key in zip(rows["method"], rows["k"], strict=True)]
             spread = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
-            look = {"fmt": ("o", "D")[place % 2], "color": (BLUE, ORANGE)[place % 2], "markersize": 4, "capsize": 2}
+            look: dict[str, Any] = {
+                "fmt": ("o", "D")[place % 2],
+                "color": (BLUE, ORANGE)[place % 2],
+                "markersize": 4,
+                "capsize": 2,
+            }
             axes.errorbar(rows[metric], y, xerr=spread, label=POOLING_NAMES[pooling], **look)
             own = rows.loc[(rows["method"] == chosen[0]) & (rows["k"] == chosen[1]), metric].iloc[0]
             axes.axvline(own, color=look["color"], linestyle="--", linewidth=1)
