@@ -1,6 +1,7 @@
 """The ladder of baselines as a table, a picture and a sentence: what stands on the first screen of tables 2 to 5."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
