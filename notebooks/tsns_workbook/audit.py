@@ -285,7 +285,7 @@ def audit_answer(stated: pd.DataFrame) -> str:
     held = stated["verdict"] == HOLDS
     partly = ", ".join(f"{row.follow} of {row.stated} ({row.where})" for row in stated[~held].itertuples())
     all_follow = f"Of {len(stated)} statements about its own tables, {held.sum()} follow from the printed cells."
-    return f"{all_follow} The others follow in part: {partly}."
+    return f"{all_follow} Of the others, there follow {partly}."
 
 
 def audit_figure(stated: pd.DataFrame) -> Figure:

@@ -361,7 +361,8 @@ def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False
 def answer(claims: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> str:
     """Say which of some claims are reproduced, contradicted or open, each with its estimate and interval.
 
-    `said` gives the few words for each claim that is to be named, by its id.
+    `said` gives the few words for each claim that is to be named, by its id. What Holm's correction leaves open is
+    named last.
 
     Examples
     --------
@@ -379,6 +380,12 @@ def answer(claims: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> str:
             if reading(row) == words
         ]
         sentences.append(f"**{words[0].upper()}{words[1:]}**: {'; '.join(parts)}.")
+    left = zip(claims, after_holm(claims), strict=True)
+    open_after = [said[row["id"]] for row, after in left if row["id"] in said and after != reading(row)]
+    if open_after:
+        sentences.append(
+            f"Once these claims share one error of 5 % (Holm), inconclusive, too: {'; '.join(open_after)}."
+        )
     return " ".join(sentences)
 
 

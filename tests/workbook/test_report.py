@@ -13,6 +13,7 @@ from tsns_workbook import paper
 from tsns_workbook.families import adjusted_p
 from tsns_workbook.report import (
     MIME,
+    answer,
     beside_paper,
     caption,
     card,
@@ -371,3 +372,12 @@ def test_official_is_said_only_of_what_is(corpus, path, data):
     source = load_source(f"miniature:{corpus}", split="dev", name=corpus)
     source.origin.update(kind="files", path=path, corpus=corpus)
     assert sources_table([source])["data"].tolist() == [data]
+
+
+def test_the_answer_names_what_is_left_open_after_holm():
+    rows = [claim("table2.gain", 4.0, 3.0, 5.0), claim("table2.best_for_books", 1.0, 0.1, 1.9)]
+    text = answer(rows, {"table2.gain": "the gain", "table2.best_for_books": "DVD for Books"})
+    assert text == (
+        "**Reproduced**: the gain (4, 3 to 5); DVD for Books (1.0, 0.1 to 1.9). "
+        "Once these claims share one error of 5 % (Holm), inconclusive, too: DVD for Books."
+    )
