@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants soak local paper reference picture lab
+.PHONY: help install run test mutants soak local paper reference picture lab site browser-test
 
 define need_data
 @test -n "$$TSNS_DATA" || { \
@@ -16,7 +16,7 @@ define need_data
 endef
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make the virtual environment and install into it; does nothing the second time
 
@@ -67,6 +67,12 @@ reference: run ## copy the results of make run to outputs/reference, where they 
 
 picture: install ## write the README's results and its figure from the executed notebooks of outputs/local
 	"$(BIN)/python" -m tsns_workbook.headline
+
+site: install ## pages to read without a network, in build/site; needs pip install -e '.[site]'
+	"$(BIN)/python" -m tsns_workbook.teaching.site
+
+browser-test: install ## JupyterLab and the site in the system's chromium; needs pip install -e '.[browser]'
+	"$(BIN)/pytest" tests/browser
 
 lab: install ## open the notebooks in JupyterLab
 	"$(BIN)/jupyter-lab"

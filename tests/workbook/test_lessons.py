@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 from tsns_workbook.teaching import check
 from tsns_workbook.teaching.build import SOLUTION, student_copies, student_copy, without_answer
 from tsns_workbook.teaching.guess import reveal
+from tsns_workbook.teaching.site import lesson_page, problems
 
 LESSONS = Path(__file__).parents[2] / "notebooks/lessons"
 SOLUTIONS = sorted((LESSONS / "solutions").glob("*.ipynb"))
@@ -158,6 +159,37 @@ def test_a_link_of_a_lesson_leads_to_a_file(path):
     for cell in cells(path, "markdown"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", cell.source):
             assert (LESSONS / target).exists(), target
+
+
+# the site
+
+
+def test_a_page_folds_answers_and_leaves_out_what_needs_a_kernel_or_a_teacher():
+    new, tagged = nbformat.v4, lambda tag: {"tags": [tag]}
+    solution = new.new_notebook(
+        cells=[
+            new.new_markdown_cell("note", metadata=tagged("teacher")),
+            new.new_code_cell("guess = 3", metadata=tagged("solution")),
+            new.new_code_cell("reveal(guess, 4)"),
+            new.new_code_cell("explorer", metadata=tagged("widget")),
+            new.new_code_cell("figure"),
+        ]
+    )
+    page = lesson_page(solution)
+    assert [cell.source for cell in page.cells] == ["guess = 3", "reveal(guess, 4)", "figure"]
+    assert [cell.metadata["tags"] for cell in page.cells] == [["hide-input", "solution"], ["hide-output"], []]
+    assert solution.cells[2].metadata == {}
+
+
+def test_broken_links_and_requests_are_found(tmp_path):
+    (tmp_path / "there.html").write_text('<a href="#part">x</a><a href="https://example.org">x</a>')
+    links = '<a href="there.html#part">x</a><a href="gone.html">x</a><img src="gone.png">'
+    (tmp_path / "page.html").write_text(links + '<script src="https://example.org/x.js"></script>')
+    assert problems(tmp_path) == [
+        "page.html: no gone.html",
+        "page.html: no gone.png",
+        "page.html fetches https://example.org/x.js",
+    ]
 
 
 # every cell runs

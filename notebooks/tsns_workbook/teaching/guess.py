@@ -19,15 +19,13 @@ class Reveal(NamedTuple):
         return self.words
 
 
-def reveal(guess: Any, answer: float, unit: str = "", *, by_factor: bool = False) -> Reveal:
-    """Compare a guess with the computed answer: by their difference, or by their ratio where sizes differ widely.
+def reveal(guess: Any, answer: float, unit: str = "") -> Reveal:
+    """Compare a guess with the computed answer.
 
     Examples
     --------
     >>> reveal(60, 72.25, "%")
     Your guess: 60 %. Computed: 72.25 %. You were 12.25 too low.
-    >>> reveal(0.01, 0.0001, by_factor=True)
-    Your guess: 0.01. Computed: 0.0001. You were too high by a factor of 100.
     >>> reveal(..., 72.25, "%")
     No guess yet: write a number in the place of the three dots above, run that cell, and then this one.
     """
@@ -40,13 +38,10 @@ def reveal(guess: Any, answer: float, unit: str = "", *, by_factor: bool = False
     except (TypeError, ValueError):
         return Reveal(None, answer, f"A guess is one number; this is {str(guess)[:40]!r}.")
     said, found = (f"{number(value)} {unit}".strip() for value in (guessed, answer))
-    return Reveal(guessed, answer, f"Your guess: {said}. Computed: {found}. {_difference(guessed, answer, by_factor)}")
+    return Reveal(guessed, answer, f"Your guess: {said}. Computed: {found}. {_difference(guessed, answer)}")
 
 
-def _difference(guess: float, answer: float, by_factor: bool) -> str:
+def _difference(guess: float, answer: float) -> str:
     if number(guess) == number(answer):
         return "Exactly."
-    direction = "high" if guess > answer else "low"
-    if by_factor and guess > 0 and answer > 0:
-        return f"You were too {direction} by a factor of {number(max(guess / answer, answer / guess))}."
-    return f"You were {number(abs(guess - answer))} too {direction}."
+    return f"You were {number(abs(guess - answer))} too {'high' if guess > answer else 'low'}."

@@ -1,0 +1,165 @@
+"""Build pages to read, without a network: python -m tsns_workbook.teaching.site [FOLDER].
+
+A copy of what is to be read is laid out as in the repository, so that relative links hold, and Sphinx makes it into
+pages with search, formulas and pictures. The lessons are executed on the way; the notebooks of `outputs/local` are
+shown as they were executed. No page asks for anything from the network.
+"""
+
+import os
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+from nbformat import NotebookNode
+
+import tsns_lib
+from tsns_workbook.project import project_root
+from tsns_workbook.teaching.build import SOLUTION, TEACHER
+
+WIDGET = "widget"  # tag of a cell whose widget needs a kernel; the picture beside it stays
+FRONT = "outputs/local/00_scoreboard.ipynb"
+GUIDES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+FILES = [*GUIDES, "LICENSE", "CITATION.cff", "pyproject.toml", "requirements.lock"]
+EXTENSIONS = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline"]
+SETTINGS: dict[str, Any] = {
+    "project": "TSNS workbook",
+    "extensions": EXTENSIONS,
+    "root_doc": "index",
+    "html_theme": "sphinx_book_theme",
+    "html_theme_options": {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False},
+    "html_title": "TSNS workbook",
+    "html_show_sourcelink": False,
+    "include_patterns": ["index.ipynb", "api.md", *GUIDES, "notebooks/lessons/*", "outputs/local/*.ipynb"],
+    "exclude_patterns": [FRONT],
+    "myst_enable_extensions": ["dollarmath"],
+    "myst_heading_anchors": 4,
+    "myst_dmath_double_inline": True,
+    "nb_execution_mode": "cache",
+    "nb_execution_excludepatterns": ["index.ipynb", "outputs/local/*"],
+    "nb_execution_timeout": 600,
+    "nb_execution_raise_on_error": True,
+    "nb_code_prompt_show": "One answer",
+    "nb_ipywidgets_js": {},  # it would be fetched from the network
+    "autodoc_typehints": "none",
+    "suppress_warnings": ["mystnb.unknown_mime_type", "myst.xref_missing"],  # links are checked below, all of them
+}
+
+
+def lesson_page(solution: NotebookNode) -> NotebookNode:
+    """The copy with answers as it is read without a kernel: answers folded, and neither widgets nor teacher's notes."""
+    cells, follows = [], False
+    for cell in solution.cells:
+        tags = set(cell.metadata.get("tags", []))
+        if tags & {TEACHER, WIDGET}:
+            continue
+        cell = nbformat.from_dict(cell)
+        if cell.cell_type == "code":
+            fold = {"hide-input"} if SOLUTION in tags else {"hide-output"} if follows else set()
+            cell.metadata["tags"], follows = sorted(tags | fold), SOLUTION in tags
+        cells.append(cell)
+    return nbformat.from_dict({**solution, "cells": cells})
+
+
+def lay_out(root: Path, folder: Path) -> None:
+    """Copy into an empty folder what is to be read."""
+    folder.mkdir(parents=True)
+    for name in FILES:
+        shutil.copy(root / name, folder / name)
+    leave_out = shutil.ignore_patterns("__pycache__", "solutions", ".*")
+    for name in ("notebooks", "outputs/local", "params", "tests", "tsns_lib"):
+        shutil.copytree(root / name, folder / name, ignore=leave_out)
+    lessons = folder / "notebooks/lessons"
+    for path in sorted((root / "notebooks/lessons/solutions").glob("*.ipynb")):
+        nbformat.write(lesson_page(nbformat.read(path, as_version=4)), lessons / path.name)
+    (folder / "api.md").write_text(_reference(), encoding="utf-8")
+    front = nbformat.read(root / FRONT, as_version=4)
+    results = sorted(path.stem for path in (root / "outputs/local").glob("*.ipynb") if path.name != Path(FRONT).name)
+    numbered = sorted(path.stem for path in lessons.glob("*.ipynb"))
+    chapters = {
+        "Lessons": [f"notebooks/lessons/{name}" for name in ("README", *numbered)],
+        "Results on the real corpora": [f"outputs/local/{name}" for name in results],
+        "Guides": [Path(name).stem for name in GUIDES] + ["notebooks/lessons/glossary", "api"],
+    }
+    contents = "\n\n".join(_contents(caption, pages) for caption, pages in chapters.items())
+    front.cells.append(nbformat.v4.new_markdown_cell(contents, id="contents"))
+    nbformat.write(front, folder / "index.ipynb")
+
+
+def problems(site: Path) -> list[str]:
+    """Every link that leads nowhere, and everything that a page would fetch from the network."""
+    found = []
+    for page in sorted(set(site.rglob("*.html")) - set(site.rglob("_static/**/*.html"))):
+        parser = _Links()
+        parser.feed(page.read_text(encoding="utf-8"))
+        for kind, link in parser.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                if kind == "fetched" and parts.scheme != "data":
+                    found.append(f"{page.relative_to(site)} fetches {link}")
+            elif parts.path and not (page.parent / unquote(parts.path)).exists():
+                found.append(f"{page.relative_to(site)}: no {link}")
+    return found
+
+
+class _Links(HTMLParser):
+    """Collect what a page fetches by itself, and what it links to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Keep the address of one element."""
+        values = dict(attributes)
+        if tag == "a" and values.get("href"):
+            self.links.append(("linked", str(values["href"])))
+        elif tag == "link" and values.get("href") and values.get("rel") in ("stylesheet", "preload", "icon"):
+            self.links.append(("fetched", str(values["href"])))
+        elif tag in ("script", "img", "iframe", "source") and values.get("src"):
+            self.links.append(("fetched", str(values["src"])))
+
+
+def _contents(caption: str, pages: list[str]) -> str:
+    return "\n".join([f"```{{toctree}}\n:caption: {caption}\n:hidden:", *pages, "```"])
+
+
+def _reference() -> str:
+    names = [name for name in tsns_lib.__all__ if name != "__version__"]
+    entries = []
+    for name in names:
+        thing = getattr(tsns_lib, name)
+        kind = "autoclass" if isinstance(thing, type) else "autofunction"
+        members = "\n   :members: fit\n" if isinstance(thing, type) else ""
+        entries.append(f"```{{eval-rst}}\n.. {kind}:: {thing.__module__}.{name}{members}\n```")
+    return "\n\n".join(["# Reference of `tsns_lib`", *entries]) + "\n"
+
+
+def main() -> None:
+    """Lay out, build, and check; end with 1 if a link is broken or a page would ask the network."""
+    try:
+        from sphinx.application import Sphinx
+    except ImportError:
+        raise SystemExit("the site needs the extra 'site': pip install -e '.[site]'") from None
+    root = project_root()
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else root / "build/site").resolve()
+    source = folder.with_name(folder.name + "-source")
+    for old in (folder, source):
+        shutil.rmtree(old, ignore_errors=True)
+    lay_out(root, source)
+    os.environ["TQDM_DISABLE"] = "1"
+    settings = SETTINGS | {"nb_execution_cache_path": str(folder.with_name("site-executed"))}
+    app = Sphinx(
+        source, None, folder, folder.with_name(folder.name + "-trees"), "html", settings, status=None, freshenv=True
+    )
+    app.build()
+    found = problems(folder)
+    print("\n".join(found), f"{len(found)} problems; the front page is {folder / 'index.html'}", sep="\n")
+    raise SystemExit(bool(found or app.statuscode))
+
+
+if __name__ == "__main__":
+    main()
