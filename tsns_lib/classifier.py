@@ -45,11 +45,11 @@ def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
         return model.fit(computable(X), y)
 
 
-def cv_accuracy(X: np.ndarray, y: np.ndarray, C: float, seed: int) -> float:
-    """Accuracy of `fit_classifier` by five-fold cross-validation on at most 4,000 rows of a source."""
+def cv_accuracy(X: np.ndarray, y: np.ndarray, C: float, seed: int, n_folds: int = FOLDS) -> float:
+    """Accuracy of `fit_classifier` by cross-validation on at most 4,000 rows of a source."""
     rows = np.random.default_rng(seed).permutation(len(y))[:CV_ROWS]
     X, y = X[rows], y[rows]
-    n_folds = min(FOLDS, int(np.unique(y, return_counts=True)[1].min()))
+    n_folds = min(n_folds, int(np.unique(y, return_counts=True)[1].min()))
     if n_folds < 2:
         raise ValueError("C: cross-validation needs two rows of every class; give a number")
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed % 2**32).split(X, y)

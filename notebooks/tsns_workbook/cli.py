@@ -64,6 +64,30 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("--dry-run", action="store_true", help="only print terms, sizes and sources")
     get.set_defaults(command=_get)
 
+    analyse = commands.add_parser("analyse", help="say what one can expect of texts of your own, in one HTML page")
+    analyse.add_argument("source", metavar="FILE", help="texts with labels: CSV, TSV, JSONL or Parquet")
+    analyse.add_argument("--target", default="", metavar="FILE", help="other texts to predict, with or without labels")
+    for role in ("", "target-"):
+        whose = "the target, if it is another" if role else "the texts"
+        analyse.add_argument(f"--{role}text", default="", metavar="COLUMN", help=f"column of {whose} (default: text)")
+        analyse.add_argument(f"--{role}text-pair", default="", metavar="COLUMN", help=f"second texts of {whose}")
+        analyse.add_argument(f"--{role}label", default="", metavar="COLUMN", help=f"labels of {whose} (default: label)")
+        analyse.add_argument(
+            f"--{role}labels", default="", metavar="MEANING", help="such as 1=neg,2=neg,3=,4=pos,5=pos; 3 is left out"
+        )
+    analyse.add_argument("--encoder", default="", metavar="NAME", help="a folder or hub id (default: the built-in one)")
+    analyse.add_argument("--out", type=Path, metavar="FOLDER", help="where it goes (default: FILE's name and -report)")
+    analyse.add_argument("--param", action="append", default=[], metavar="K=V", help="such as k=100, rows=0 (all rows)")
+    analyse.set_defaults(command=_analyse)
+
+    predict = commands.add_parser("predict", help="predict texts with a model that analyse saved")
+    predict.add_argument("model", metavar="MODEL", help="its folder")
+    predict.add_argument("file", metavar="FILE", help="texts; labels are not needed")
+    predict.add_argument("--text", metavar="COLUMN", help="column of the texts (default: text)")
+    predict.add_argument("--text-pair", metavar="COLUMN", help="column of second texts (default: text_pair, if any)")
+    predict.add_argument("--out", default="predictions.csv", metavar="FILE", help="default: predictions.csv")
+    predict.set_defaults(command=_predict)
+
     cache = commands.add_parser("cache", help="show what is cached and how large it is")
     cache.add_argument("--verify", action="store_true", help="read everything and name what is damaged")
     cache.add_argument("--prune", action="store_true", help="delete what no output needs, the oldest first ...")
@@ -121,6 +145,36 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
                 for child in multiprocessing.active_children():  # otherwise each starts its next notebook
                     child.terminate()
                 raise
+
+
+def _analyse(arguments: argparse.Namespace) -> int:
+    from tsns_workbook import own_output
+    from tsns_workbook.run import execute_here, explain
+
+    parameters = own_output.parameters(vars(arguments)) | parse_overrides(arguments.param)
+    [job] = plan(project_root(), "mini", [own_output.NOTEBOOK], parameters)
+    out = Path(parameters["out"])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        print(own_output.opening(job.parameters), flush=True)
+        notebook = execute_here(job.source, out / "report.ipynb", job.parameters)
+    except ValueError as error:
+        raise ProjectError(str(error)) from error
+    except Exception as error:  # whatever the kernel did
+        raise ProjectError(f"{out / 'report.ipynb'}: {explain(out / 'report.ipynb', error)}") from error
+    print(own_output.finish(notebook, out))
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from tsns_workbook import own_output
+
+    columns = {"text": arguments.text, "text_pair": arguments.text_pair}
+    try:
+        print(own_output.predict(arguments.model, arguments.file, arguments.out, **columns))
+    except ValueError as error:
+        raise ProjectError(str(error)) from error
+    return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -1,17 +1,26 @@
-"""What `tsns analyse` and `tsns predict` write: one offline page, neurons, predictions and the model."""
+"""What `tsns analyse` and `tsns predict` read and write: notebook 30 as one offline page, tables, and the model."""
 
-import html
-from collections.abc import Sequence
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 
 from tsns_lib import TransferModel
 from tsns_lib.corpora.own import read_texts
-from tsns_workbook.own_text import CV, TSNS, Corpora, Judged, neuron_table
+from tsns_lib.corpora.registry import REGISTRY
+from tsns_workbook.own_text import CV, TSNS, Corpora, Judged, load, neuron_table
+from tsns_workbook.project import ProjectError
 
+NOTEBOOK = "30_your_own_text"
+# For a minute on 1,000 short texts; notebook 30 of the profile local has the paper's forests.
+SETTINGS = {"profile": "own", "max_length": 128, "n_resamples": 100, "n_trees": 100, "fold_resamples": 8}
+COLUMNS = ("text", "text_pair", "label", "labels")
 PAGE_STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;font-size:.9rem;margin:1rem 0;display:block;overflow-x:auto}"
@@ -20,19 +29,123 @@ PAGE_STYLE = (
 )
 
 
+def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of notebook 30 for the words of `tsns analyse`, with whole paths."""
+    found: dict[str, Any] = {role: _whole(given[role]) for role in ("source", "target")}
+    for name in (*COLUMNS, *(f"target_{name}" for name in COLUMNS)):
+        found[name] = meaning(given[name], name) if name.endswith("labels") else given[name]
+    if given["encoder"]:
+        found["encoder"] = _whole(given["encoder"])
+    stem = Path(given["source"]).name.partition(".")[0]
+    found["out"] = os.path.abspath(given["out"] or f"{stem}-report")
+    found["known"] = list(REGISTRY) if os.environ.get("TSNS_DATA") else []
+    return SETTINGS | found
+
+
+def _whole(name: str) -> str:
+    """The whole path of what is a file or folder here; any other name as it is."""
+    path = os.path.expanduser(name)
+    return os.path.abspath(path) if name and os.path.exists(path) else name
+
+
+def meaning(text: str, option: str) -> dict[str, str | None]:
+    """What labels mean, from words such as "1=neg,2=,3=pos"; nothing after "=" leaves a label out.
+
+    Examples
+    --------
+    >>> meaning("1=neg,2=,3=pos", "labels")
+    {'1': 'neg', '2': None, '3': 'pos'}
+    """
+    said: dict[str, str | None] = {}
+    for pair in filter(None, text.split(",")):
+        label, equals, name = (part.strip() for part in pair.partition("="))
+        if not equals or not label or label in said:
+            raise ProjectError(f"--{option.replace('_', '-')} {text}: must be like 1=neg,2=,3=pos, every label once")
+        said[label] = name or None
+    return said
+
+
+def opening(parameters: Mapping[str, Any]) -> str:
+    """Read the files once before any work, so that what is wrong with them is one line, and say what was read."""
+    columns = {name: value for name, value in parameters.items() if name.removeprefix("target_") in COLUMNS}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            corpora = load(parameters["source"], parameters["target"], **columns)
+        except ValueError as error:
+            raise ProjectError(_as_options(str(error), parameters["target"])) from error
+    lines = [str(warning.message) for warning in said]
+    for corpus in filter(None, corpora[:2]):
+        unlabelled = corpus is corpora.target and not corpora.labelled
+        classes = f"classes {', '.join(corpus.classes)}"
+        if unlabelled:
+            others = ", ".join(map(str, corpus.origin["ignored_columns"])) or "none"
+            classes = f"no labels (other columns: {others}; --target-label names one)"
+        lines.append(f"{corpus.name}: {corpus.n_rows} rows, {classes}")
+    return "\n".join(lines)
+
+
+def _as_options(message: str, target: str) -> str:
+    """The message of a wrong file with the options of `tsns analyse` in place of the arguments of `load_source`."""
+    role = "target-" if target and message.startswith(target) else ""
+    message = re.sub(
+        r"name yours with (\w+)=$", lambda found: f"name yours with --{role}{found[1].replace('_', '-')}", message
+    )
+    example = "--labels 1=neg,2=neg,3=,4=pos,5=pos (3 is left out) or --target-labels renames them"
+    return re.sub(r"load_source\(\.\.\., labels=.*\) renames them", example, message)
+
+
+def finish(notebook: nbformat.NotebookNode, out: Path) -> str:
+    """Write the page beside the executed notebook; return what it advises and what was written."""
+    (out / "report.html").write_text(page(notebook), encoding="utf-8")
+    advice = next(cell for cell in notebook.cells if cell.get("id") == "short-answer").outputs[0].data["text/markdown"]
+    files = "report.html, report.ipynb, neurons.csv, predictions.csv and model"
+    return f"{advice.replace('**', '')}\n{out}: {files}"
+
+
+def page(notebook: nbformat.NotebookNode) -> str:
+    """An executed notebook as one page that asks for nothing from elsewhere: text, tables and pictures, no code."""
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    shown = nbformat.from_dict(notebook)
+    for cell in shown.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    config = Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": ["parameters", "not-in-report"]})
+    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
+    config.HTMLExporter |= {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    body, _ = HTMLExporter(config=config, template_name="basic").from_notebook_node(shown)
+    head = f'<meta charset="utf-8"><title>Your own text</title><style>{PAGE_STYLE}</style>'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def keep(out: str, corpora: Corpora, model: TransferModel, judged: Sequence[Judged]) -> str:
+    """Write neurons, predictions and the model into a folder, and say so; without a folder, nothing."""
+    if not out:
+        return "Nothing was written: `out` names no folder."
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    neuron_table(model).to_csv(folder / "neurons.csv", index=False)
+    predictions(corpora, model, judged).to_csv(folder / "predictions.csv", index=False)
+    model.save(folder / "model")
+    return (
+        "Beside this page lie `neurons.csv`, `predictions.csv` and `model`. The model is that of TSNS, whatever "
+        "the rule advises; `tsns predict model FILE` predicts other texts with it."
+    )
+
+
 def predictions(corpora: Corpora, model: TransferModel, judged: Sequence[Judged]) -> pd.DataFrame:
     """What the model says of the target; without one, what TSNS said of each row of the source in cross-validation."""
-    if corpora.target is not None:
-        chances = model.predict_proba(corpora.target)
-        table = predicted_table(corpora.target.frame, chances, model.classes_)
-        if corpora.labelled:
-            names = {number: name for name, number in corpora.source.numbers.items()}
-            table["label"] = [names[number] for number in corpora.source.labels_of(corpora.target)]
-        return table
-    own = next(each for each in judged if each.method == TSNS and each.place == CV)
     names = {number: name for name, number in corpora.source.numbers.items()}
-    table = predicted_table(corpora.source.frame, own.probabilities, model.classes_)
-    return table.assign(label=[names[number] for number in own.truth])
+    if corpora.target is None:
+        own = next(each for each in judged if each.method == TSNS and each.place == CV)
+        table = predicted_table(corpora.source.frame, own.probabilities, model.classes_)
+        return table.assign(label=[names[number] for number in own.truth])
+    table = predicted_table(corpora.target.frame, model.predict_proba(corpora.target), model.classes_)
+    if not corpora.labelled:
+        return table
+    return table.assign(label=[names[number] for number in corpora.source.labels_of(corpora.target)])
 
 
 def predicted_table(frame: pd.DataFrame, chances: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
@@ -40,18 +153,6 @@ def predicted_table(frame: pd.DataFrame, chances: np.ndarray, classes: Sequence[
     texts = frame[["text", "text_pair"]].dropna(axis="columns", how="all").reset_index(drop=True)
     table = texts.assign(predicted=np.array(classes)[chances.argmax(axis=1)])
     return table.assign(**{f"p({name})": chances[:, number].round(4) for number, name in enumerate(classes)})
-
-
-def keep(out: str, corpora: Corpora, model: TransferModel, judged: Sequence[Judged]) -> str:
-    """Write neurons, predictions and the model into a folder, and say so; without a folder, nothing."""
-    if not out:
-        return "nothing was written: out names no folder"
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    neuron_table(model).to_csv(folder / "neurons.csv", index=False)
-    predictions(corpora, model, judged).to_csv(folder / "predictions.csv", index=False)
-    model.save(folder / "model")
-    return "neurons.csv, predictions.csv and the folder model were written"
 
 
 def predict(model: str, file: str, out: str, **columns: Any) -> str:
@@ -64,20 +165,3 @@ def predict(model: str, file: str, out: str, **columns: Any) -> str:
     table.to_csv(out, index=False)
     counts = ", ".join(f"{name} {n}" for name, n in table["predicted"].value_counts().items())
     return f"{out}: {len(table)} of {facts['rows_read']} rows predicted ({counts})"
-
-
-def html_page(notebook: Any, title: str) -> str:
-    """An executed notebook as one page that asks for nothing from elsewhere: text, tables and pictures, no code."""
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
-    remove = {"enabled": True, "remove_cell_tags": ["parameters", "not-in-report"]}
-    config = Config(TagRemovePreprocessor=remove, HTMLExporter={"exclude_input": True, "embed_images": True})
-    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
-    body, _ = HTMLExporter(config=config, template_name="basic").from_notebook_node(notebook)
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    )
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{PAGE_STYLE}</style></head><body>{body}</body></html>\n'
-    )

@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from tsns_lib import SingleTSNS, TransferModel, extract, fingerprint_similarity, load_source
 from tsns_lib.classifier import computable, cv_accuracy, fit_classifier
-from tsns_lib.corpora.own import read_texts
+from tsns_lib.corpora.own import headings, read_texts
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
@@ -74,13 +74,14 @@ class Rows(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Predictions of one method at one place: truth and predicted (n,), probabilities (n, classes)."""
+    """Predictions of one method at one place: truth and predicted (n,), probabilities (n, classes of the source)."""
 
     place: str
     method: str
     truth: np.ndarray
     predicted: np.ndarray
     probabilities: np.ndarray
+    classes: np.ndarray
 
 
 # what was read
@@ -101,19 +102,15 @@ def load(source: str, target: str = "", *, rows: int = 0, seed: int = 0, **colum
     if not target:
         return Corpora(known)
     own = {name: columns.get(f"target_{name}") or None for name in options}
-    own |= {name: own[name] or options[name] for name in ("text", "text_pair", "label")}
-    if Path(target).expanduser().is_file():
-        texts: dict[str, Any] = {name: own[name] for name in ("text", "text_pair")} | {
-            "unescape": columns.get("unescape", False)
-        }
-        frame, facts = read_texts(Path(target).expanduser(), **texts)
-        wanted = (own["label"] or "label").strip().lower()
-        if not columns.get("target_label") and wanted not in [
-            str(name).strip().lower() for name in facts["ignored_columns"]
-        ]:
-            frame = frame.assign(label=0).head(rows or len(frame))
-            origin = {"kind": "own", **facts}
-            return Corpora(known, Source(Path(target).name, "own", "train", frame, origin, ("unknown",)))
+    file = Path(target).expanduser()
+    if file.is_file():
+        there = [str(name).strip().lower() for name in headings(file)]
+        for name in ("text", "text_pair", "label"):  # the source's columns, where the target has them
+            own[name] = own[name] or (options[name] if (options[name] or "").strip().lower() in there else None)
+        if not own["label"] and "label" not in there:
+            return Corpora(
+                known, _unlabelled(file, own["text"], own["text_pair"], columns.get("unescape", False), rows)
+            )
     other = load_source(target, limit=rows or None, seed=seed, unescape=columns.get("unescape", False), **own)
     if other.is_pair != known.is_pair:
         raise ValueError(f"{known.name} and {other.name}: one has pairs of texts, the other single texts")
@@ -121,6 +118,14 @@ def load(source: str, target: str = "", *, rows: int = 0, seed: int = 0, **colum
         raise ValueError(f"{known.name}: source and target are the same")
     known.labels_of(other)
     return Corpora(known, other, True)
+
+
+def _unlabelled(file: Path, text: str | None, text_pair: str | None, unescape: bool, rows: int) -> Source:
+    """The texts of a file as a source of one unknown class."""
+    frame, facts = read_texts(file, text=text, text_pair=text_pair, unescape=unescape)
+    frame = frame.assign(label=0).reset_index(drop=True)
+    origin = {"kind": "own", "rows_kept": len(frame), **facts}
+    return Source(file.name, "own", "train", frame.head(rows or len(frame)), origin, ("unknown",))
 
 
 def reading_table(corpora: Corpora, encoder: Encoder, max_length: int) -> pd.DataFrame:
@@ -205,7 +210,7 @@ def contest(
         for method, answer in _fitted(rows.take(train), y[train], encoder, k, model.C_, forest, seed):
             predicted[method][test], found = answer(rows.take(test))
             chances[method][np.ix_(test, np.searchsorted(classes, np.unique(y[train])))] = found
-    judged = [Judged(CV, method, y, predicted[method], chances[method]) for method in METHODS]
+    judged = [Judged(CV, method, y, predicted[method], chances[method], classes) for method in METHODS]
     if corpora.labelled and corpora.target is not None:
         others, truth = read_rows(corpora.target, encoder, max_length), corpora.source.labels_of(corpora.target)
         new = np.flatnonzero(~others.texts.isin(rows.texts).to_numpy())
@@ -213,7 +218,7 @@ def contest(
             raise ValueError(f"{corpora.target.name}: the source has every text of it")
         chosen = (model.selected_ - [1, 0]) @ [encoder.hidden_size, 1]
         for method, answer in _fitted(rows, y, encoder, k, model.C_, forest, seed, chosen):
-            judged.append(Judged(corpora.target.name, method, truth[new], *answer(others.take(new))))
+            judged.append(Judged(corpora.target.name, method, truth[new], *answer(others.take(new)), classes))
     return judged
 
 
@@ -244,7 +249,7 @@ def _fitted(
     yield "mean pooling", answer(fit_classifier(rows.mean, y, C), lambda others: others.mean)
     layers = np.split(np.arange(rows.cls.shape[1]), encoder.n_layers)
     folds = derive_seed(seed, "layers")
-    yield "best layer", on(max(layers, key=lambda layer: cv_accuracy(rows.cls[:, layer], y, C, folds)))
+    yield "best layer", on(max(layers, key=lambda layer: cv_accuracy(rows.cls[:, layer], y, C, folds, n_folds=2)))
     yield "all neurons", on(np.arange(rows.cls.shape[1]))
     with np.errstate(divide="ignore", invalid="ignore"):
         varied = np.ptp(rows.cls, axis=0) > 0  # a constant neuron has no F
@@ -258,17 +263,22 @@ def _fitted(
 
 def measures(judged: Judged, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Every metric in percent, for each resample of the rows: weights (B, n) count the rows."""
-    classes = np.unique(judged.truth)
     recalls, f1, areas = [], [], []
     with np.errstate(invalid="ignore", divide="ignore"):
-        for number, label in enumerate(classes):
+        for label in np.unique(judged.truth):
             is_true, is_said = judged.truth == label, judged.predicted == label
             hits, size = weights @ (is_true & is_said), weights @ is_true
             recalls.append(hits / size)
             f1.append(2 * hits / (size + weights @ is_said))
-            areas.append(_area(judged.probabilities[:, number], is_true, weights))
+            column = int(np.searchsorted(judged.classes, label))
+            areas.append(_area(judged.probabilities[:, column], is_true, weights))
         accuracy = weights @ (judged.truth == judged.predicted) / weights.sum(axis=1)
-    found = accuracy, np.nanmean(recalls, axis=0), np.nanmean(f1, axis=0), np.nanmean(areas, axis=0)
+    found = (
+        accuracy,
+        np.nanmean(recalls, axis=0),
+        np.nanmean(f1, axis=0),
+        np.nanmean(areas[-1:] if len(judged.classes) == 2 else areas, axis=0),
+    )
     return {metric: 100 * np.asarray(values, dtype=float) for metric, values in zip(METRICS, found, strict=True)}
 
 

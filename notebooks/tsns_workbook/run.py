@@ -63,7 +63,7 @@ def _run(job: Job, cluster: str | None) -> Outcome:
         _publish(job, notebook, seconds)
         write_receipt(job, known, now, seconds)
     except Exception as error:  # whatever a notebook or its kernel does
-        message = _explain(job.part, error)
+        message = explain(job.part, error)
         with suppress(OSError):
             os.replace(job.part, job.failed)
         return Outcome(job, "failed", round(time.perf_counter() - started, 1), message)
@@ -103,7 +103,7 @@ class _ThisPython(AsyncKernelManager):
 def _execute(job: Job, cluster: str | None) -> NotebookNode:
     parameters = job.parameters | ({"scheduler": job.scheduler} if job.scheduler else {})
     if cluster is None:
-        return _execute_here(job.source, job.part, parameters)
+        return execute_here(job.source, job.part, parameters)
     unit = (job.source.read_text(encoding="utf-8"), parameters)
     [(_, (text, error))] = run_units(execute_on_worker, [unit], scheduler=cluster)
     if text:
@@ -128,7 +128,7 @@ def execute_on_worker(unit: tuple[str, dict[str, Any]]) -> tuple[str, str]:
         source, part = root / "notebooks/source.ipynb", root / "part.ipynb"
         _write_text(source, text)
         try:
-            notebook = _execute_here(source, part, parameters)
+            notebook = execute_here(source, part, parameters)
             settle(notebook, root)  # the caller does not know the folders of this machine
             return nbformat.writes(notebook), ""
         except Exception as raised:  # the caller reports it
@@ -146,7 +146,8 @@ def _own_folder() -> Iterator[Path]:
         yield Path(folder).resolve()
 
 
-def _execute_here(source: Path, part: Path, parameters: dict[str, Any]) -> NotebookNode:
+def execute_here(source: Path, part: Path, parameters: dict[str, Any]) -> NotebookNode:
+    """Execute a notebook in a kernel of this machine, and return it as papermill wrote it to `part`."""
     for variable in ("TSNS_DATA", "TSNS_CACHE"):  # a relative path would change its meaning with the folder
         if os.environ.get(variable):
             os.environ[variable] = os.path.abspath(os.path.expanduser(os.environ[variable]))
@@ -188,7 +189,7 @@ def _publish(job: Job, notebook: NotebookNode, seconds: float) -> None:
     os.replace(job.part, job.output)
 
 
-def _explain(part: Path, error: Exception) -> str:
+def explain(part: Path, error: Exception) -> str:
     """Name the cell in which a run failed, with its first lines and the error's last ones."""
     try:
         cells = nbformat.read(part, as_version=4).cells

@@ -110,6 +110,11 @@ def read_texts(
     return pd.DataFrame(table, list(rows), kept, dtype=object), facts
 
 
+def headings(path: Path) -> list[Any]:
+    """The columns of a file, of all its rows together: in JSONL some of them may lack a column."""
+    return list(dict.fromkeys(column for record in _records(path, str(path), ()) for column in record))
+
+
 def _unusable(text: Any) -> str | None:
     """Why this is no text, or None."""
     if not isinstance(text, str):
