@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants soak local paper reference picture lab site browser-test
+.PHONY: help install run test mutants soak rehearsal local paper reference picture lab site slides browser-test
 
 define need_data
 @test -n "$$TSNS_DATA" || { \
@@ -50,6 +50,9 @@ mutants: install ## break important lines one at a time; a test must notice each
 soak: install ## kill the work a hundred times at random, run it again, and compare every byte; takes some ten minutes
 	"$(BIN)/python" tests/faults/soak.py
 
+rehearsal: install ## run the profile paper on generated corpora and a narrow random encoder of 24 layers
+	"$(BIN)/python" tests/rehearsal.py
+
 local: install ## execute them on the real corpora: make local TSNS_DATA=FOLDER; continues after an interruption
 	$(need_data)
 	"$(BIN)/tsns" run --profile local
@@ -70,6 +73,9 @@ picture: install ## write the README's results and its figure from the executed 
 
 site: install ## pages to read without a network, in build/site; needs pip install -e '.[site]'
 	"$(BIN)/python" -m tsns_workbook.teaching.site
+
+slides: install ## slides of the lessons, in build/slides; needs pip install -e '.[site]'
+	"$(BIN)/python" -m tsns_workbook.teaching.slides
 
 browser-test: install ## JupyterLab and the site in the system's chromium; needs pip install -e '.[browser]'
 	"$(BIN)/pytest" tests/browser

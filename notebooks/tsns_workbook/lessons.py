@@ -346,7 +346,7 @@ def draw_contributions(axes: Axes, table: pd.DataFrame, n_layers: int) -> None:
         axes.scatter(side["layer"], side["contribution"], color=color, marker=marker, s=18, alpha=0.6)
     strongest = table.head(5).sort_values(["layer", "contribution"])
     for side, (_, row) in zip((-1, 1, -1, 1, -1), strongest.iterrows(), strict=False):
-        place = {"ha": "left" if side > 0 else "right", "va": "center", "textcoords": "offset points"}
+        place: dict[str, Any] = {"ha": "left" if side > 0 else "right", "va": "center", "textcoords": "offset points"}
         axes.annotate(f"{row['neuron']:.0f}", (row["layer"], row["contribution"]), (7 * side, 0), **place)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set(xlabel="layer", ylabel="added to the log-odds", xticks=range(1, n_layers + 1), xlim=(0.3, n_layers + 0.7))

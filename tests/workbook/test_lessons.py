@@ -12,6 +12,7 @@ from tsns_workbook.teaching import check
 from tsns_workbook.teaching.build import SOLUTION, student_copies, student_copy, without_answer
 from tsns_workbook.teaching.guess import reveal
 from tsns_workbook.teaching.site import lesson_page, problems
+from tsns_workbook.teaching.slides import lesson_slides
 
 LESSONS = Path(__file__).parents[2] / "notebooks/lessons"
 SOLUTIONS = sorted((LESSONS / "solutions").glob("*.ipynb"))
@@ -179,6 +180,25 @@ def test_a_page_folds_answers_and_leaves_out_what_needs_a_kernel_or_a_teacher():
     assert [cell.source for cell in page.cells] == ["guess = 3", "reveal(guess, 4)", "figure"]
     assert [cell.metadata["tags"] for cell in page.cells] == [["hide-input", "solution"], ["hide-output"], []]
     assert solution.cells[2].metadata == {}
+
+
+def test_a_slide_has_the_heading_the_questions_and_the_pictures():
+    new = nbformat.v4
+    solution = new.new_notebook(
+        cells=[
+            new.new_markdown_cell("## By hand\n\nWith L = 0.5 all is said.\nHow high\nis it? Look."),
+            new.new_markdown_cell("No question."),
+            new.new_code_cell("guess = 3", metadata={"tags": ["solution"]}),
+            new.new_code_cell("reveal(guess, 4)"),
+            new.new_code_cell("figure", metadata={"mystnb": {"image": {"alt": "A picture."}}}),
+        ]
+    )
+    slides = lesson_slides(solution)
+    assert [cell.source for cell in slides.cells] == [
+        *("## By hand\n\nHow high is it?", "guess = 3", "reveal(guess, 4)", "figure")
+    ]
+    shown = [cell.metadata["tags"] for cell in slides.cells[1:]]
+    assert shown == [["remove-cell"], ["remove-input"], ["remove-input"]]
 
 
 def test_broken_links_and_requests_are_found(tmp_path):

@@ -90,7 +90,8 @@ def exercise_3(answer: Any) -> Outcome:
     q, k = FOUR_RESAMPLES, 3
 
     def common(a: np.ndarray, b: np.ndarray) -> int:
-        return len(np.intersect1d(*(np.argsort(-half.mean(axis=0))[:k] for half in (a, b))))
+        first, second = (np.argsort(-half.mean(axis=0))[:k] for half in (a, b))
+        return len(np.intersect1d(first, second))
 
     shared, first_second = common(q[::2], q[1::2]), common(q[:2], q[2:])
     slips = [
@@ -203,7 +204,7 @@ def exercise_9(answer: Any) -> Outcome:
         return Outcome(False, f"{strange[0]!r} is not one of the words: {', '.join(VERDICTS)}.")
     if given == right:
         return RIGHT_ANSWER
-    hints = {
+    hints: dict[tuple[str, ...], str] = {
         (yes, yes, no): "You judged by the estimate. What does the interval of the second say?",
         (yes, no, no): "An interval that reaches both sides is no evidence against the claim.",
         (yes, doubt, doubt): "Look at the third again: is there a value of its interval on the claim's side?",

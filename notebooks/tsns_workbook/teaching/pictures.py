@@ -38,8 +38,8 @@ def rows_figure(X: np.ndarray, y: np.ndarray, cuts: Sequence[tuple[float, int, f
     """Draw every neuron of a few rows as marks on a line, with its best cut: (decrease, neuron, place of the cut)."""
     n_neurons = X.shape[1]
     with plt.rc_context(STYLE):
-        figure, row = plt.subplots(1, n_neurons, figsize=(9.5, 1.9), sharey=True, layout="constrained")
-        for i, axes in enumerate(row):
+        figure, grid = plt.subplots(1, n_neurons, figsize=(9.5, 1.9), sharey=True, squeeze=False, layout="constrained")
+        for i, axes in enumerate(grid[0]):
             for number, look in enumerate(CLASS_LOOKS):
                 mine = y == number
                 axes.scatter(X[mine, i], np.full(mine.sum(), 1 - number), s=55, **look)

@@ -138,27 +138,36 @@ def _reference() -> str:
     return "\n\n".join(["# Reference of `tsns_lib`", *entries]) + "\n"
 
 
-def main() -> None:
-    """Lay out, build, and check; end with 1 if a link is broken or a page would ask the network."""
-    try:
-        from sphinx.application import Sphinx
-    except ImportError:
-        raise SystemExit("the site needs the extra 'site': pip install -e '.[site]'") from None
-    root = project_root()
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else root / "build/site").resolve()
+def fresh(default: str) -> tuple[Path, Path]:
+    """The folder to build into, from the command line or in `build`, and one for its sources; neither exists now."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else project_root() / "build" / default).resolve()
     source = folder.with_name(folder.name + "-source")
     for old in (folder, source):
         shutil.rmtree(old, ignore_errors=True)
-    lay_out(root, source)
+    return folder, source
+
+
+def make(source: Path, folder: Path, builder: str, settings: dict[str, Any]) -> None:
+    """Build and check the pages; end the program with 1 if a link is broken or a page would ask the network."""
+    try:
+        from sphinx.application import Sphinx
+    except ImportError:
+        raise SystemExit("pages and slides need the extra 'site': pip install -e '.[site]'") from None
     os.environ["TQDM_DISABLE"] = "1"
-    settings = SETTINGS | {"nb_execution_cache_path": str(folder.with_name("site-executed"))}
-    app = Sphinx(
-        source, None, folder, folder.with_name(folder.name + "-trees"), "html", settings, status=None, freshenv=True
-    )
+    executed = {"nb_execution_cache_path": str(folder.with_name("executed-lessons"))}  # of pages and slides alike
+    trees = folder.with_name(folder.name + "-trees")
+    app = Sphinx(source, None, folder, trees, builder, settings | executed, status=None, freshenv=True)
     app.build()
     found = problems(folder)
-    print("\n".join(found), f"{len(found)} problems; the front page is {folder / 'index.html'}", sep="\n")
+    print(*found, f"{len(found)} problems; the front page is {folder / 'index.html'}", sep="\n")
     raise SystemExit(bool(found or app.statuscode))
+
+
+def main() -> None:
+    """Build the site."""
+    folder, source = fresh("site")
+    lay_out(project_root(), source)
+    make(source, folder, "html", SETTINGS)
 
 
 if __name__ == "__main__":
