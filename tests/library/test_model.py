@@ -1,6 +1,8 @@
 """One object to fit, keep and use: it agrees with the grid, comes back from disk, and refuses what differs."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -164,3 +166,19 @@ def test_the_model_is_plain_json(model, tmp_path):
     facts = json.loads((tmp_path / "model.json").read_text())
     assert facts["settings"]["sources"] == ["miniature:mr"]
     assert facts["encoder"]["name"] == "builtin:minilm"
+
+
+def test_the_recipes_of_the_readme_run_and_beat_chance(tmp_path, monkeypatch, capsys):
+    mr, books = (load_source(f"miniature:{name}").frame for name in ("mr", "books"))
+    stars = [(1, 2, 4, 5)[2 * label + row % 2] if row % 9 else 3 for row, label in enumerate(mr["label"])]
+    mr.assign(review=mr["text"], stars=stars)[["review", "stars"]][:240].to_csv(tmp_path / "reviews.csv", sep=";")
+    feelings = books["label"].map({0: "neg", 1: "pos"})
+    pd.DataFrame({"Text": books["text"], "Sentiment": feelings})[:120].to_csv(tmp_path / "other.csv")
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    found = {}
+    for recipe in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL):
+        exec(recipe, found)
+    assert found["model"].score(found["target"]) > 0.65
+    assert found["pipeline"].score(found["Z"], found["source"].labels_of(found["target"])) > 0.65
+    assert len(found["selector"].get_support(indices=True)) == 300

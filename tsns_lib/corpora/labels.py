@@ -77,7 +77,7 @@ def meant(classes: list[int], numbers: Mapping[str, int], meaning: Mapping[Any, 
     """
     names = {number: name for name, number in numbers.items()} or {number: str(number) for number in classes}
     said = {str(name).strip(): value for name, value in meaning.items()}
-    if set(said) != set(names.values()):
+    if set(names.values()) - set(said):
         both = f"{listed(said)}, and there are {listed(names[number] for number in sorted(names))}"
         raise ValueError(f"{place}: labels= must name every class, with None for one to leave out: it names {both}")
     return [said[names[number]] for number in classes]
