@@ -79,7 +79,7 @@ def forecast(
     speed = tokens_a_second(sources, encoder, max_length)
     forests = paper_forests({source.name: source.n_rows for source in sources if source.split == "train"})
     forests["forests"] = (forests["forests"] * runs * n_resamples / (RUNS * RESAMPLES)).round().astype(int)
-    of_a_tree = seconds_per_split_level(UNIT_ROWS, n_trees=8, n_neurons=encoder.n_neurons)
+    of_a_tree = max(0.0, seconds_per_split_level(UNIT_ROWS, n_neurons=encoder.n_neurons))
     by_table = forest_hours(forests, of_a_tree, n_trees) / _n_cores()
     counts = forests.groupby("what", sort=False)["forests"].sum()
     row_bytes = encoder.n_neurons * np.dtype(STORED_AS[encoder.dtype]).itemsize
