@@ -53,8 +53,13 @@ def is_shown(show: bool) -> bool:
         return not probe.disable
 
 
+WORTH_SAYING = 10  # seconds that a forecast is for, at least
+
+
 def announce(work: str, seconds: float, n_bytes: float) -> None:
     """Say in one line, before long work such as "100 forests of 1,000 trees" starts, what it will cost."""
+    if seconds < WORTH_SAYING:
+        return
     hours, minutes = seconds / 3600, seconds / 60
     time = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
     if hours >= 1:

@@ -52,6 +52,7 @@ BEFORE_FEED_FORWARD = {
 _TOKENISING = threading.Lock()
 _SETTING_UP = threading.Lock()
 _HERE = threading.local()
+_SAID: set[Any] = set()  # entries whose cut texts were spoken of: once a process is enough
 
 
 class Tokens(NamedTuple):
@@ -172,8 +173,10 @@ def stored_activations(
     if not entry.is_finished(n_shards):
         n_truncated = _fill(entry, encoder, texts, pairs, pooling, int(max_length), scheduler, progress)
         entry.finish(n_shards, n_rows=len(texts), n_truncated=n_truncated)
-    if n_truncated := entry.facts()["n_truncated"]:
-        log.warning("%d of %d texts were cut to max_length=%d tokens", n_truncated, len(texts), max_length)
+    if (n_truncated := entry.facts()["n_truncated"]) and entry.path not in _SAID:
+        _SAID.add(entry.path)
+        name = getattr(texts_or_source, "name", None) or "the texts"
+        log.warning("%s: %d of %d texts were cut to max_length=%d tokens", name, n_truncated, len(texts), max_length)
     return entry
 
 
@@ -202,8 +205,7 @@ def _checked_texts(name: str, values: Any, of: str) -> list[str]:
     if isinstance(values, str | bytes | bytearray | Mapping | Set | pd.DataFrame) or not np.iterable(values):
         kind = "one string" if isinstance(values, str) else type(values).__name__
         raise ValueError(f"{name}s: expected a sequence of texts, such as a list or one column of a frame, got {kind}")
-    texts = list(values)
-    if not texts:
+    if not (texts := list(values)):
         raise ValueError(f"{of}{name}: no rows")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
@@ -250,15 +252,14 @@ def tokenised(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_l
 
 
 def activations(
-    tokens: Tokens, encoder: Encoder, pooling: str, on_rows: Callable[[int], Any] | None = None
+    tokens: Tokens, encoder: Encoder, pooling: str, on_rows: Callable[[int], Any] = lambda n_rows: None
 ) -> NDArray[Any]:
     """Pool every layer of every row, (rows, n_layers * hidden_size); `on_rows` hears how many rows are done."""
     values = np.empty((len(tokens.lengths), encoder.n_neurons), dtype=STORED_AS[encoder.dtype])
     for rows, states in _forward(tokens, encoder, pooling, _padded_groups(tokens.lengths, encoder)):
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is not stored
             values[rows] = states
-        if on_rows is not None:
-            on_rows(len(rows))
+        on_rows(len(rows))
     return values
 
 
@@ -274,8 +275,7 @@ def batches(lengths: NDArray[np.integer[Any]], budget: int) -> Iterator[NDArray[
 @contextmanager
 def first_token_last(encoder: Encoder) -> Iterator[None]:
     """In this thread, let the last layer's feed-forward half, a ninth of MiniLM's work, see the first token only."""
-    path = BEFORE_FEED_FORWARD.get(encoder.config["model_type"])
-    if path is not None:
+    if path := BEFORE_FEED_FORWARD.get(encoder.config["model_type"]):
         last = encoder.model.get_submodule(path.format(encoder.n_layers - 1))
         with _SETTING_UP:  # the hook stays, and does nothing in threads that did not ask
             if _first_token_if_asked not in last._forward_hooks.values():

@@ -122,8 +122,8 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
     from tsns_workbook.run import run
 
     if n_jobs == 1 and cluster is None:
-        for job in jobs:
-            print(f"{job.name}: profile {job.profile}", flush=True)
+        for number, job in enumerate(jobs, 1):
+            print(f"{job.name}: running ({number} of {len(jobs)})", flush=True)
             yield run(job, force=force)
         return
     spawn = multiprocessing.get_context("spawn")

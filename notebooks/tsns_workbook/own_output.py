@@ -81,8 +81,13 @@ def opening(parameters: Mapping[str, Any]) -> str:
         if unlabelled:
             others = ", ".join(map(str, corpus.origin["ignored_columns"])) or "none"
             classes = f"no labels (other columns: {others}; --target-label names one)"
-        lines.append(f"{corpus.name}: {corpus.n_rows} rows, {classes}")
+        lines.append(f"{corpus.name}: {corpus.n_rows} rows, {classes}{_left_out(corpus.origin)}")
     return "\n".join(lines)
+
+
+def _left_out(facts: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{reason} {n}" for reason, n in facts["skipped"].items())
+    return f"; {sum(facts['skipped'].values())} of {facts['rows_read']} not used ({reasons})" if reasons else ""
 
 
 def _as_options(message: str, target: str) -> str:
@@ -157,11 +162,13 @@ def predicted_table(frame: pd.DataFrame, chances: np.ndarray, classes: Sequence[
 
 def predict(model: str, file: str, out: str, **columns: Any) -> str:
     """Predict the texts of a file with a saved model, write a CSV, and say what was written."""
-    frame, facts = read_texts(Path(file).expanduser(), **columns)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*rows are not used")  # the sentence below counts them
+        frame, facts = read_texts(Path(file).expanduser(), **columns)
     saved = TransferModel.load(model)
     pairs = None if frame["text_pair"].isna().all() else frame["text_pair"].tolist()
     table = predicted_table(frame, saved.predict_proba(frame["text"].tolist(), pairs), saved.classes_)
     table.insert(0, "row", frame.index)
     table.to_csv(out, index=False)
     counts = ", ".join(f"{name} {n}" for name, n in table["predicted"].value_counts().items())
-    return f"{out}: {len(table)} of {facts['rows_read']} rows predicted ({counts})"
+    return f"{out}: {len(table)} of {facts['rows_read']} rows predicted ({counts}){_left_out(facts)}"

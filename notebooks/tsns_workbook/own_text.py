@@ -6,6 +6,7 @@ source are not scored.
 """
 
 import html
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,8 +92,15 @@ def load(source: str, target: str = "", *, rows: int = 0, seed: int = 0, **colum
     """Read source and target, files of your own or corpora with a name; the target may lack labels.
 
     `columns` are `text`, `text_pair`, `label`, `labels` and `unescape` of `load_source`, and `target_text` and so on
-    where the target has others. `rows` above 0 keeps a random subset of so many rows of each.
+    where the target has others. `rows` above 0 keeps a random subset of so many rows of each. Rows that
+    cannot be used are counted in `reading_table`.
     """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*rows are not used")
+        return _loaded(source, target, rows, seed, columns)
+
+
+def _loaded(source: str, target: str, rows: int, seed: int, columns: Mapping[str, Any]) -> Corpora:
     options = {name: columns.get(name) or None for name in ("text", "text_pair", "label", "labels")}
     known = load_source(source, limit=rows or None, seed=seed, unescape=columns.get("unescape", False), **options)
     counts = known.frame["label"].value_counts()
@@ -218,7 +226,8 @@ def contest(
             raise ValueError(f"{corpora.target.name}: the source has every text of it")
         chosen = (model.selected_ - [1, 0]) @ [encoder.hidden_size, 1]
         for method, answer in _fitted(rows, y, encoder, k, model.C_, forest, seed, chosen):
-            judged.append(Judged(corpora.target.name, method, truth[new], *answer(others.take(new)), classes))
+            said, found = answer(others.take(new))
+            judged.append(Judged(corpora.target.name, method, truth[new], said, found, classes))
     return judged
 
 

@@ -12,10 +12,14 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+from tsns_lib.corpora.registry import REGISTRY
 from tsns_lib.executors import check_scheduler
 
 # what a parameter may be declared as in a notebook; "float or str" allows both
 _TYPES = {"bool": bool, "int": int, "float": int | float, "str": str, "list": list, "dict": dict}
+
+# Notebooks that compare with figures which the paper has of its own corpora only.
+OF_THE_PAPER = ("01_table1", "03_figure2", "04_table2", "05_table3", "06_table4", "07_table5")
 
 
 class ProjectError(ValueError):
@@ -206,6 +210,7 @@ def _with_parameters(
 ) -> Job:
     _check_parameters(overrides, declared, job.name, "--param")
     parameters = {**from_file, **overrides}
+    _refuse_own_text(job.name, parameters)
     scheduler = scheduler or parameters.pop("scheduler", None)
     if scheduler:
         try:
@@ -218,6 +223,18 @@ def _with_parameters(
     place = scheduler if "scheduler" in declared else None
     defaults = {name: _literal(facts["default"]) for name, facts in declared.items()}
     return replace(job, parameters=parameters, scheduler=place, changed=changed, defaults=defaults)
+
+
+def _refuse_own_text(name: str, parameters: Mapping[str, Any]) -> None:
+    """Raise a ProjectError where a notebook that stands beside the paper's figures is given other corpora."""
+    if not name.startswith(OF_THE_PAPER):
+        return
+    for key in ("sources", "targets", "null_sources"):
+        for corpus in parameters.get(key) or ():
+            known = str(corpus).partition("@")[0].rpartition(":")[2] in REGISTRY
+            if not known:
+                fault = f"{corpus!r} is no corpus of the paper, with whose figures this notebook compares"
+                raise ProjectError(f"{key} of {name}: {fault}; 08, 14 and 30 take files of your own")
 
 
 def _literal(code: str) -> Any:

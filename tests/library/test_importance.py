@@ -286,6 +286,12 @@ def test_stability_on_literal_values():
     assert np.isnan(half_overlap([q[:1]], 2, [1.0]))
 
 
+@pytest.fixture
+def every_cost_is_said(monkeypatch):
+    monkeypatch.setattr("tsns_lib.executors.WORTH_SAYING", 0)
+
+
+@pytest.mark.usefixtures("every_cost_is_said")
 def test_what_forests_will_cost_is_said_before_they_grow(data, tmp_path, capsys):
     resampled_importance(*data, **SMALL, store=tmp_path, progress=True)
     said = capsys.readouterr().err.split("\n")[0]
@@ -294,6 +300,7 @@ def test_what_forests_will_cost_is_said_before_they_grow(data, tmp_path, capsys)
     assert "forests" not in capsys.readouterr().err  # what is known costs nothing
 
 
+@pytest.mark.usefixtures("every_cost_is_said")
 def test_a_ceiling_is_called_one(data, tmp_path, capsys):
     resampled_importance(*data, n_resamples=9, n_trees=10, tol=0.2, neurons=[1], store=tmp_path, progress=True)
     assert capsys.readouterr().err.startswith("\rat most 9 forests of 10 trees: about ")
@@ -311,3 +318,5 @@ def test_nothing_is_said_unasked(data, tmp_path, capsys):
 def test_costs_are_said_in_units_for_people(capsys, seconds, n_bytes, said):
     announce("7 units", seconds, n_bytes)
     assert capsys.readouterr().err == f"\r7 units: about {said} on disk\n"
+    announce("7 units", 9, n_bytes)
+    assert capsys.readouterr().err == ""  # that is soon over

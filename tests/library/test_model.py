@@ -156,7 +156,8 @@ def test_what_is_not_fitted_says_so(books):
             use(books if use.__name__ != "save" else "folder")
 
 
-def test_the_cost_of_the_paper_is_said(mr, encoder, capfd):
+def test_the_cost_of_the_paper_is_said(mr, encoder, capfd, monkeypatch):
+    monkeypatch.setattr("tsns_lib.executors.WORTH_SAYING", 0)
     TransferModel().fit(mr, encoder, 60, **FEW | {"progress": True})
     assert "the paper's 100 forests of 1,000 trees: about " in capfd.readouterr().err
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from tsns_workbook import own_output, own_text
 from tsns_workbook.cli import main
 from tsns_workbook.own_text import CV, JUDGE, METHODS, METRICS, Corpora, Judged
-from tsns_workbook.project import ProjectError
+from tsns_workbook.project import ProjectError, plan
 
 from tsns_lib import load_encoder, load_source
 
@@ -102,6 +103,22 @@ def test_a_class_of_few_rows_is_refused_by_its_name(tmp_path):
     path = write(tmp_path / "a.csv", ["x,0"] * 9 + ["y,1"] * 3, "text,label")
     with pytest.raises(ValueError, match="the class '1' has 3 rows; at least 4 are needed"):
         own_text.load(path)
+
+
+def test_rows_that_are_not_used_are_said_once(tmp_path, recwarn):
+    path = write(tmp_path / "a.csv", ["x,0", "y,1", ",1", "z,"] * 4, "text,label")
+    said = own_output.opening({"source": path, "target": ""})
+    assert said.endswith("a.csv: 8 rows, classes 0, 1; 8 of 16 not used (empty text 4, missing label 4)")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(("name", "key"), [("04", "sources"), ("03", "null_sources"), ("05", "targets")])
+def test_a_notebook_of_the_paper_refuses_own_text_before_any_work(name, key):
+    root = Path(__file__).parents[2]
+    with pytest.raises(
+        ProjectError, match=f"{key} of {name}.*'a.csv' is no corpus of the paper.*30 take files of your own"
+    ):
+        plan(root, "mini", [name], {key: {"a.csv": "train"} if key == "targets" else ["miniature:sst", "a.csv"]})
 
 
 @pytest.mark.parametrize("text", ["1", "1=neg,1=pos", "=neg"])

@@ -1,5 +1,6 @@
 """A corpus by name, by path or from the hub as one plain value, and the list of the corpora that have a name."""
 
+import difflib
 import hashlib
 import os
 import re
@@ -343,7 +344,7 @@ def _from_own(given: Any, own: dict[str, Any]) -> Source:
         file = _expanded(given)
         if not os.path.exists(file):  # not Path.exists, which raises for a text that is no path at all
             missing = f"{os.fspath(given)[:200]}: no such file, nor a corpus of Table 1"
-            raise FileNotFoundError(f"{missing}: {', '.join(REGISTRY)}")
+            raise FileNotFoundError(f"{missing}: {', '.join(REGISTRY)}{_near(os.fspath(given))}")
         frame, facts = read_own(file, **own)
         place = Path(os.path.abspath(file))
         name, corpus = f"{place.parent.name}/{place.name}".lstrip("/"), str(file.resolve())
@@ -397,11 +398,16 @@ def _limited(source: Source, limit: int, seed: int) -> Source:
 
 def _corpus(name: str, split: str) -> Corpus:
     if name not in REGISTRY:
-        raise ValueError(f"{name!r} is not a corpus of Table 1: {', '.join(REGISTRY)}")
+        raise ValueError(f"{name!r} is not a corpus of Table 1: {', '.join(REGISTRY)}{_near(name)}")
     corpus = REGISTRY[name]
     if split not in corpus.files:
         raise ValueError(f"{name}: no split {split!r}; there is {', '.join(corpus.files)}")
     return corpus
+
+
+def _near(word: str) -> str:
+    near = difflib.get_close_matches(word[:200], REGISTRY, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
