@@ -95,6 +95,11 @@ def test_a_claim_whose_rule_has_changed_is_to_be_rerun(folder, change):
     assert pd.isna(board.loc["table2.gain", "ours"])
 
 
+def test_what_is_never_tested_is_never_to_be_rerun(folder):
+    write(folder, "04_table2", [claim("table2.state_of_the_art_pairs") | {"declared": "2025-01-01 0123abcd"}])
+    assert board_of(folder).loc["table2.state_of_the_art_pairs", "verdict"] == "not testable here"
+
+
 def test_what_is_not_by_selection_reads_so(folder):
     write(folder, "04_table2", [claim("table2.gain", 3.0, 1.0, 5.0, by_selection=False)])
     assert board_of(folder).loc["table2.gain", "reading"] == "reproduced, not by selection"
