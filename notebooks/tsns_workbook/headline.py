@@ -1,7 +1,7 @@
 """The README's results, written from the records of executed notebooks, so that no figure there is typed by hand."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from tsns_workbook.in_passing import claims_in_passing
 from tsns_workbook.report import card, short_name
-from tsns_workbook.scoreboard import front_sentence, read_results, scoreboard
+from tsns_workbook.scoreboard import Result, front_sentence, read_results, scoreboard
 
 BEGIN, END = "<!-- results: written by `make picture` -->", "<!-- end of results -->"
 TABLES = {
@@ -41,7 +41,7 @@ def headline(folder: Path, profile: str = "local") -> str:
         raise ValueError(f"{folder}: there is no notebook with a ladder among its results; run 04 to 07 first")
     encoder = found[min(found)].encoder
     board = scoreboard(results, claims_in_passing(results))
-    parts = [front_sentence(board), _ladders(found), _limits(found, encoder)]
+    parts = [front_sentence(board), _ladders(found), _limits(results, encoder)]
     return "\n\n".join(parts)
 
 
@@ -74,19 +74,24 @@ def _column(rungs: pd.DataFrame, metric: str) -> dict[str, str]:
     ahead = "ahead" if metric == "accuracy" else "ahead_auc"
     for name, method in LEADS.items():
         lead = by_method.loc[method]
-        column[name] = f"{lead[ahead]:+.1f} ({lead[f'{ahead}_low']:+.1f} to {lead[f'{ahead}_high']:+.1f})"
+        figures = (lead[field].round(1) + 0.0 for field in (ahead, f"{ahead}_low", f"{ahead}_high"))  # no minus zero
+        column[name] = "{:+.1f} ({:+.1f} to {:+.1f})".format(*figures)
     return column
 
 
-def _limits(found: Mapping[str, Any], encoder: str) -> str:
+def _limits(results: Sequence[Result], encoder: str) -> str:
     """What the figures rest on: encoder, pooling, share of K, contamination, slices of corpora."""
     known = card(encoder) or {}
-    sources = pd.concat([pd.DataFrame(result.tables["sources"]) for result in found.values()])
-    sources = sources.assign(name=sources.filter(like="source").bfill(axis=1).iloc[:, 0].str.replace(" †", ""))
-    training = sources[sources["split"] == "train"].dropna(subset=["paper"]).drop_duplicates("name")
+    tables = [pd.DataFrame(result.tables["sources"]) for result in results if "sources" in result.tables]
+    # a table that marks what the encoder has seen says so in the name of this column
+    tables = [table.rename(columns=lambda name: "source" if name.startswith("source") else name) for table in tables]
+    sources = pd.concat(tables).assign(name=lambda table: table["source"].str.replace(" †", ""))
+    training = sources[sources["split"] == "train"].dropna(subset=["paper"])
+    training = training.sort_values("rows").drop_duplicates("name", keep="last")  # Table 5 cuts small sources
     slices = training[training["rows"] < 0.9 * training["paper"]]
-    shares = ", ".join(f"{short_name(row.name)} {row.rows / row.paper:.1%}" for row in slices.itertuples(index=False))
-    shape = next(row["value"] for row in found[min(found)].tables["encoder"] if row["fact"].startswith("layers"))
+    shares = ", ".join(f"{short_name(row.name)} {100 * row.rows / row.paper:.1f} %" for row in slices.itertuples())
+    shapes = [row["value"] for result in results for row in result.tables.get("encoder", []) if "value" in row]
+    shape = next(value for value in shapes if "×" in str(value))
     total = int(shape.split("=")[1].replace(",", ""))
     return "\n".join(
         [
@@ -94,10 +99,10 @@ def _limits(found: Mapping[str, Any], encoder: str) -> str:
             "",
             f"- **One encoder**, {encoder} ({shape} neurons), not the paper's BERT-large. It was trained with "
             f"{known.get('pooling', 'unknown')} pooling: the `[CLS]` state of its last layer is a weak baseline.",
-            f"- **K = 500** is {500 / total:.0%} of its neurons, and 2 % of BERT-large's.",
+            f"- **K = 500** is {100 * 500 / total:.0f} % of its neurons, and 2 % of BERT-large's.",
             f"- **It has seen** {', '.join(known.get('seen', [])) or 'none of the corpora'} in training: sources and "
             "targets of Tables 3 and 5 (marked † in the notebooks).",
-            f"- **Slices**: {shares} of the paper's training rows; the other corpora are whole.",
+            f"- **Slices**: of the paper's training rows there are {shares}; the other corpora are whole.",
             "- Intervals resample source rows, target rows and runs; corpora are fixed.",
         ]
     )

@@ -78,7 +78,9 @@ def ladder_table(frame: pd.DataFrame, chosen: Key, *, generated: bool) -> pd.Dat
 
 
 def _points(value: float, low: float, high: float) -> str:
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(
+        *(round(each, 1) + 0.0 for each in (value, low, high))
+    )  # no minus zero
 
 
 def ladder_answer(frame: pd.DataFrame, chosen: Key, *, metric: str = "accuracy") -> str:
