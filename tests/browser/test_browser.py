@@ -1,5 +1,6 @@
 """What a reader does in a browser: run a lesson and move its widget, and read the site with the network off."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the extra 'browser'")
 ROOT = Path(__file__).parents[2]
-SITE = ROOT / "build/site"
+SITE, SLIDES = ROOT / "build/site", ROOT / "build/slides"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 MINUTES = 60_000  # milliseconds
 pytestmark = [
@@ -60,8 +61,10 @@ def test_a_lesson_runs_in_jupyterlab_and_its_widget_moves_by_mouse_and_keyboard(
     errors = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(f"{lab}/lab/tree/07_water_filling.ipynb?reset", timeout=3 * MINUTES)
-    page.get_by_role("menuitem", name="Run", exact=True).click(timeout=3 * MINUTES)
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click(timeout=MINUTES)
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=3 * MINUTES)
+    page.locator('[data-status="idle"]').first.wait_for(state="attached", timeout=3 * MINUTES)  # the kernel is there
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click(timeout=MINUTES)
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click(timeout=MINUTES)
     handle, picture = page.locator(".noUi-handle").first, page.locator("img.widget-image").first
     picture.wait_for(state="attached", timeout=5 * MINUTES)
     handle.scroll_into_view_if_needed(timeout=MINUTES)
@@ -97,4 +100,21 @@ def test_the_site_reads_without_a_network(browser, scheme):
     page.get_by_role("link", name="Several sources").first.wait_for(timeout=MINUTES)
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert errors == []
+    context.close()
+
+
+@pytest.mark.skipif(not SLIDES.exists(), reason="build/slides is not there: make slides")
+def test_the_slides_turn_without_a_network(browser):
+    context = browser.new_context(offline=True)
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((SLIDES / "04_equation_1.html").as_uri())
+    page.locator(".reveal.ready").wait_for(timeout=MINUTES)
+    places = set()
+    for _ in range(4):
+        page.keyboard.press("Space")
+        page.wait_for_timeout(1000)
+        places.add(page.url)
+    assert len(places) >= 3
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     context.close()

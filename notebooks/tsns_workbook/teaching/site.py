@@ -138,6 +138,11 @@ def _reference() -> str:
     return "\n\n".join(["# Reference of `tsns_lib`", *entries]) + "\n"
 
 
+def _escape_bars(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Let a |Y| of the text stand as it is: to Sphinx, bars outside of code ask for a substitution."""
+    lines[:] = [line if ">>>" in line or "``" in line else line.replace("|", "\\|") for line in lines]
+
+
 def fresh(default: str) -> tuple[Path, Path]:
     """The folder to build into, from the command line or in `build`, and one for its sources; neither exists now."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else project_root() / "build" / default).resolve()
@@ -157,6 +162,7 @@ def make(source: Path, folder: Path, builder: str, settings: dict[str, Any]) -> 
     executed = {"nb_execution_cache_path": str(folder.with_name("executed-lessons"))}  # of pages and slides alike
     trees = folder.with_name(folder.name + "-trees")
     app = Sphinx(source, None, folder, trees, builder, settings | executed, status=None, freshenv=True)
+    app.connect("autodoc-process-docstring", _escape_bars)
     app.build()
     found = problems(folder)
     print(*found, f"{len(found)} problems; the front page is {folder / 'index.html'}", sep="\n")
