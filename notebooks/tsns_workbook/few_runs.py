@@ -63,18 +63,20 @@ def _interval(parts: Iterable[tuple[str, str, np.ndarray]]) -> Interval:
 
     Parts of one source share their runs, and parts of one target their rows.
     """
-    estimate = 0.0
+    estimate = least = 0.0
     of_runs: dict[str, np.ndarray] = {}
     of_rows: dict[str, np.ndarray] = {}
     for source, target, values in parts:
         estimate += values.mean()
         of_runs[source] = of_runs.get(source, 0.0) + values.mean(axis=1)
         of_rows[target] = of_rows.get(target, 0.0) + values.mean(axis=0)
+        if values.shape[1] > 1:
+            least += values.var(axis=1, ddof=1).mean() / values.size
     shares = [shared for shared in (*of_runs.values(), *of_rows.values()) if len(shared) > 1]
     variances = np.array([shared.var(ddof=1) / len(shared) for shared in shares])
-    total = variances.sum()
+    total = max(variances.sum(), least)  # models that always say one class, one each, cancel out row by row
     if total == 0:
         return Interval(float(estimate), float(estimate), float(estimate))
-    freedom = total**2 / sum(v**2 / (len(shared) - 1) for v, shared in zip(variances, shares, strict=True))
+    freedom = total**2 / max(sum(v**2 / (len(shared) - 1) for v, shared in zip(variances, shares, strict=True)), 1e-12)
     half = t.ppf(PERCENTILES[1] / 100, freedom) * np.sqrt(total)
     return Interval(float(estimate), float(estimate - half), float(estimate + half))

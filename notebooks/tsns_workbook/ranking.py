@@ -25,6 +25,7 @@ from tsns_lib.validation import numbers
 from tsns_workbook.dyads import N_PERMUTATIONS, Measured, correlate
 from tsns_workbook.dyads import Relation as Dyads
 from tsns_workbook.embeddings import Relation, said
+from tsns_workbook.families import ERROR
 from tsns_workbook.finetuning.finetune import FineTuned, labels_of
 from tsns_workbook.finetuning.grids import judge
 from tsns_workbook.finetuning.prepared import temporary_store
@@ -38,6 +39,13 @@ MEASURES = {
     "regret_1": "Regret@1 (%)",
     "regret_3": "Regret@3 (%)",
     "spearman": "Spearman",
+}
+BOUNDS = {
+    "ndcg": (-np.inf, 1),
+    "best_rank": (1, np.inf),
+    "regret_1": (0, 100),
+    "regret_3": (0, 100),
+    "spearman": (-1, 1),
 }
 
 
@@ -228,8 +236,8 @@ def leave_out(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Sequence
 
 
 def predictor_table(means: pd.DataFrame) -> pd.DataFrame:
-    """Every measure of `leave_out` with its interval: one row a measure."""
-    rows = [(*column, *_jackknife(means[column].to_numpy())) for column in means]
+    """Every measure of `leave_out` with its interval, which ends where the measure does: one row a measure."""
+    rows = [(*column, *np.clip(_jackknife(means[column].to_numpy()), *BOUNDS[column[-1]])) for column in means]
     return pd.DataFrame(rows, columns=["outcome", "predictor", "measure", *Interval._fields])
 
 
@@ -270,10 +278,12 @@ def above_chance(pairs: pd.DataFrame, predictor: str, outcome: str, *, seed: int
         scores = predicted[orders[:, others], orders[:, :, None]]  # permutation, target, source
         outcomes = np.take_along_axis(reached.T, others, axis=1)
         total = total + 100 * _ndcg(scores, np.broadcast_to(outcomes, scores.shape)).sum(axis=1)
-    estimate, *null = (total / pairs["target"].nunique()).round(9)
+    values = (total / pairs["target"].nunique()).round(9)
+    estimate, null = float(values[0]), values[1:]
     low, high = np.percentile(null, PERCENTILES)
-    p = min(1.0, 2 * min(np.mean(null >= estimate), np.mean(null <= estimate)))
-    return Measured(float(estimate), float(estimate - high), float(estimate - low), max(p, 2 / (1 + N_PERMUTATIONS)))
+    tails = 1 + (null >= estimate).sum(), 1 + (null <= estimate).sum()
+    p = min(1.0, 2 * float(min(tails)) / (1 + N_PERMUTATIONS))
+    return Measured(estimate, estimate - float(high), estimate - float(low), p)
 
 
 def chance_table(
@@ -307,16 +317,24 @@ def readable(scores: pd.DataFrame, outcome: str, names: Mapping[str, str], costs
 
 
 def _cell(row: Any) -> str:
-    return f"{row.estimate:.2f} ({row.low:.2f} to {row.high:.2f})"
+    estimate, low, high = (round(value, 2) + 0.0 for value in (row.estimate, row.low, row.high))  # no minus before a 0
+    return f"{estimate:.2f} ({low:.2f} to {high:.2f})"
 
 
-def sentence(scores: pd.DataFrame, outcome: str, names: Mapping[str, str]) -> str:
-    """Say which predictor ranks best by one outcome, and of how many NDCG's interval lies above chance."""
-    rows = scores[(scores["outcome"] == outcome) & (scores["measure"] == "ndcg") & (scores["predictor"] != CHANCE)]
-    best, above = rows.loc[rows["estimate"].idxmax()], int((rows["low"] > 0).sum())
+def sentence(scores: pd.DataFrame, chances: pd.DataFrame, outcome: str, names: Mapping[str, str]) -> str:
+    """Say which predictor ranks best by one outcome, which are told from chance, and what could have been seen.
+
+    `scores` is a `predictor_table`, `chances` a `chance_table`.
+    """
+    ndcg = scores[(scores["outcome"] == outcome) & (scores["measure"] == "ndcg") & (scores["predictor"] != CHANCE)]
+    best = ndcg.loc[ndcg["estimate"].idxmax()]
+    rows = chances[chances["outcome"] == outcome].dropna()
+    told = rows[(rows["p"] < ERROR) & (rows["spearman"] > 0)].sort_values("spearman", ascending=False)
+    said = [f"{names[row.predictor]} (ρ = {row.spearman:.2f}, p = {row.p:.3f})" for row in told.itertuples()]
     return (
         f"By {outcome}, {names[best['predictor']]} ranks the sources best: NDCG {_cell(best)}, where chance is 0 and "
-        f"the best order 1. Of {len(rows)} predictors {above or 'none'} {'is' if above < 2 else 'are'} above chance."
+        f"the best order 1. Told from chance, sources permuted: {', '.join(said) or 'none'}; a correlation below "
+        f"{rows['detectable'].min():.2f} could not have been seen."
     )
 
 
