@@ -20,7 +20,7 @@ from scipy.stats import rankdata, t
 from tsns_lib.extraction import stored_activations
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Store
-from tsns_lib.transferability.logme import logme
+from tsns_lib.transferability.logme import h_score, logme
 from tsns_lib.validation import numbers
 from tsns_workbook.dyads import N_PERMUTATIONS, Measured, correlate
 from tsns_workbook.dyads import Relation as Dyads
@@ -114,6 +114,34 @@ def seconds_from_empty(work: Callable[[Store], Any]) -> float:
         start = time.perf_counter()
         work(store)
         return time.perf_counter() - start
+
+
+def intercept_table(seed: int = 0) -> pd.DataFrame:
+    """LogME of features of which one knows the classes, and of noise far from the origin, in both forms.
+
+    Examples
+    --------
+    >>> intercept_table().round(1).to_dict("records")
+    [{'LogME': 'with an intercept', 'knows': 11.3, 'shifted noise': -0.7}, {'LogME': 'as published', ...}]
+    """
+    rng = np.random.default_rng(seed)
+    classes, noise = np.arange(40) % 2, rng.normal(size=(40, 8))
+    features = {"knows": np.column_stack([2 * classes - 1, noise[:, 1:]]), "shifted noise": noise + 3}
+    forms = {"with an intercept": True, "as published": False}
+    return pd.DataFrame(
+        {"LogME": form} | {name: logme(X, classes, intercept=intercept) for name, X in features.items()}
+        for form, intercept in forms.items()
+    )
+
+
+def saturation_table(seed: int = 0) -> pd.DataFrame:
+    """H-score and LogME of random features and labels, with more and more rows for each of 64 features."""
+    rng, rows = np.random.default_rng(seed), []
+    for ratio in (0.5, 1, 1.5, 2, 4, 8, 16):
+        noise = rng.normal(size=(int(ratio * 64), 64))
+        coins = np.arange(len(noise)) % 2
+        rows.append({"rows per feature": ratio, "H-score": h_score(noise, coins), "LogME": logme(noise, coins)})
+    return pd.DataFrame(rows)
 
 
 # how well they rank
