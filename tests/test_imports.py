@@ -19,7 +19,7 @@ ALLOWED = {module: BASE[:n] for n, module in enumerate(BASE)}
 ALLOWED |= {module: BASE + METHOD[:n] for n, module in enumerate(METHOD)}
 ALLOWED |= {module: BASE + DATA[:n] for n, module in enumerate(DATA)}
 ALLOWED |= {module: BASE + METHOD + DATA + TOP[:n] for n, module in enumerate(TOP)}
-ALLOWED |= {"corpora": ("validation",), "__init__": ()}
+ALLOWED |= {"corpora": ("validation",), "model": BASE + METHOD + DATA + TOP + ("corpora",), "__init__": ()}
 
 # In tsns_workbook, these serve all topics and import none of them.
 COMMON = ("paper", "families", "project", "statistics", "plots", "report", "dyads")
@@ -99,7 +99,7 @@ def test_the_library_imports_in_one_direction():
 
 
 def test_what_all_topics_share_imports_no_topic():
-    own = COMMON + RUNNER
+    own = COMMON + RUNNER[:-1]  # the last is the command itself, whose words may start a topic
     assert shown(a for a in inside("tsns_workbook") if room(a.start) in own and room(a.end) not in own) == []
 
 
