@@ -186,7 +186,10 @@ def test_a_slide_has_the_heading_the_questions_and_the_pictures():
     new = nbformat.v4
     solution = new.new_notebook(
         cells=[
-            new.new_markdown_cell("## By hand\n\nWith L = 0.5 all is said.\nHow high\nis it? Look."),
+            new.new_markdown_cell("## By hand\n\nAll is said.\n\nL = 0.5. How high\nis it?\n\n$$x$$"),
+            new.new_markdown_cell(
+                "1. Why?\n   <details><summary>Answer</summary>\n\n   So.\n   </details>\n\n**Next**?"
+            ),
             new.new_markdown_cell("No question."),
             new.new_code_cell("guess = 3", metadata={"tags": ["solution"]}),
             new.new_code_cell("reveal(guess, 4)"),
@@ -195,9 +198,10 @@ def test_a_slide_has_the_heading_the_questions_and_the_pictures():
     )
     slides = lesson_slides(solution)
     assert [cell.source for cell in slides.cells] == [
-        *("## By hand\n\nHow high is it?", "guess = 3", "reveal(guess, 4)", "figure")
+        *("## By hand\n\nL = 0.5. How high\nis it?\n\n$$x$$", "1. Why?"),
+        *("guess = 3", "### Answer", "reveal(guess, 4)", "figure"),
     ]
-    shown = [cell.metadata["tags"] for cell in slides.cells[1:]]
+    shown = [cell.metadata["tags"] for cell in slides.cells if cell.cell_type == "code"]
     assert shown == [["remove-cell"], ["remove-input"], ["remove-input"]]
 
 

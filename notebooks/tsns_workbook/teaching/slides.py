@@ -14,7 +14,7 @@ from tsns_workbook.teaching.build import SOLUTION, TEACHER
 from tsns_workbook.teaching.site import EXTENSIONS, SETTINGS, WIDGET, fresh, make
 
 HEADING = re.compile(r"^#+ .*$", flags=re.MULTILINE)
-SENTENCE_ENDS = re.compile(r"(?<=[.?!:])\s+")
+ANSWER = re.compile(r"\s*<details>.*?</details>\s*", flags=re.DOTALL)
 LOOKS = {
     "extensions": [*EXTENSIONS, "sphinx_revealjs"],
     "revealjs_style_theme": "white",
@@ -40,6 +40,8 @@ def lesson_slides(solution: NotebookNode) -> NotebookNode:
         if cell.cell_type == "markdown":
             cell.source = slide_text(cell.source)
         else:
+            if follows:  # the answer is the next slide
+                cells.append(nbformat.v4.new_markdown_cell("### Answer", id=f"{cell.id}-answer"))
             shown = follows or "mystnb" in cell.metadata  # what a guess is compared with, or a picture
             cell.metadata["tags"], follows = ["remove-input" if shown else "remove-cell"], SOLUTION in tags
         if cell.source:
@@ -48,19 +50,19 @@ def lesson_slides(solution: NotebookNode) -> NotebookNode:
 
 
 def slide_text(text: str) -> str:
-    r"""Keep the heading of a cell and the questions that it asks.
+    r"""Keep the heading of a cell, its formulas, and the paragraphs that ask something, without the answers of a quiz.
 
     Examples
     --------
-    >>> print(slide_text("## By hand\nThree sources, and L = 200. How high does the water stand?"))
+    >>> print(slide_text("## By hand\nThe recipe is this.\n\nThree sources, and L = 200. How high is the water?"))
     ## By hand
     <BLANKLINE>
-    How high does the water stand?
+    Three sources, and L = 200. How high is the water?
     """
     heading = HEADING.match(text)
-    sentences = SENTENCE_ENDS.split(HEADING.sub("", text))
-    questions = [" ".join(sentence.split()) for sentence in sentences if sentence.endswith("?")]
-    return "\n\n".join([*([heading[0]] if heading else []), *questions])
+    paragraphs = ANSWER.sub("\n\n", HEADING.sub("", text)).split("\n\n")
+    kept = [part.strip() for part in paragraphs if ("?" in part and not part.strip().startswith("**")) or "$$" in part]
+    return "\n\n".join([*([heading[0]] if heading else []), *kept])
 
 
 def main() -> None:
