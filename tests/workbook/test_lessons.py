@@ -199,7 +199,7 @@ def test_a_slide_has_the_heading_the_questions_and_the_pictures():
     slides = lesson_slides(solution)
     assert [cell.source for cell in slides.cells] == [
         *("## By hand\n\nL = 0.5. How high\nis it?\n\n$$x$$", "1. Why?"),
-        *("guess = 3", "### Answer", "reveal(guess, 4)", "figure"),
+        *("guess = 3", "### Answer", "reveal(guess, 4)", "### In a picture", "figure"),
     ]
     shown = [cell.metadata["tags"] for cell in slides.cells if cell.cell_type == "code"]
     assert shown == [["remove-cell"], ["remove-input"], ["remove-input"]]

@@ -42,6 +42,8 @@ def lesson_slides(solution: NotebookNode) -> NotebookNode:
         else:
             if follows:  # the answer is the next slide
                 cells.append(nbformat.v4.new_markdown_cell("### Answer", id=f"{cell.id}-answer"))
+            elif "mystnb" in cell.metadata and cells[-1].cell_type == "code":  # one picture a slide
+                cells.append(nbformat.v4.new_markdown_cell("### In a picture", id=f"{cell.id}-picture"))
             shown = follows or "mystnb" in cell.metadata  # what a guess is compared with, or a picture
             cell.metadata["tags"], follows = ["remove-input" if shown else "remove-cell"], SOLUTION in tags
         if cell.source:
