@@ -37,7 +37,7 @@ from tsns_workbook.statistics import PERCENTILES, bootstrap_weights
 
 N_BOOT = 1000  # resamples of the scored rows
 RARE = 0.1  # below this share, a class is called rare
-FEWEST = 4  # rows of a class without which nothing can be said
+FEWEST = 4  # texts of a class without which nothing can be said
 CV = "source, cross-validated"
 METRICS = ("accuracy", "balanced accuracy", "macro F1", "ROC AUC")
 JUDGE = "balanced accuracy"  # what the rule compares; of equal classes it is the accuracy
@@ -103,10 +103,11 @@ def load(source: str, target: str = "", *, rows: int = 0, seed: int = 0, **colum
 def _loaded(source: str, target: str, rows: int, seed: int, columns: Mapping[str, Any]) -> Corpora:
     options = {name: columns.get(name) or None for name in ("text", "text_pair", "label", "labels")}
     known = load_source(source, limit=rows or None, seed=seed, unescape=columns.get("unescape", False), **options)
-    counts = known.frame["label"].value_counts()
+    counts = _texts(known).groupby(known.frame["label"].to_numpy()).nunique()
     if counts.min() < FEWEST:
         few = known.classes[list(known.numbers.values()).index(counts.idxmin())]
-        raise ValueError(f"{known.name}: the class {few!r} has {counts.min()} rows; at least {FEWEST} are needed")
+        fault = f"the class {few!r} has {counts.min()} different texts; at least {FEWEST} are needed"
+        raise ValueError(f"{known.name}: {fault}")
     if not target:
         return Corpora(known)
     own = {name: columns.get(f"target_{name}") or None for name in options}
@@ -209,7 +210,7 @@ def contest(
     rows, y = read_rows(corpora.source, encoder, max_length), corpora.source.frame["label"].to_numpy()
     classes = np.unique(y)
     groups = pd.factorize(rows.texts)[0]
-    n_folds = min(folds, int(np.bincount(np.searchsorted(classes, y)).min()))
+    n_folds = min(folds, int(rows.texts.groupby(y).nunique().min()))
     split = StratifiedGroupKFold(n_folds, shuffle=True, random_state=derive_seed(seed, "own text") % 2**32)
     parts = list(split.split(groups, y, groups))
     predicted = {method: np.empty(len(y), dtype=y.dtype) for method in METHODS}

@@ -100,13 +100,15 @@ def test_a_wrong_file_is_one_line_before_any_work(request, source, target, optio
 
 
 def test_a_class_of_few_rows_is_refused_by_its_name(tmp_path):
-    path = write(tmp_path / "a.csv", ["x,0"] * 9 + ["y,1"] * 3, "text,label")
-    with pytest.raises(ValueError, match="the class '1' has 3 rows; at least 4 are needed"):
+    path = write(tmp_path / "a.csv", [f"x {i},0" for i in range(9)] + ["y,1"] * 9, "text,label")
+    with pytest.raises(ValueError, match="the class '1' has 1 different texts; at least 4 are needed"):
         own_text.load(path)
 
 
 def test_rows_that_are_not_used_are_said_once(tmp_path, recwarn):
-    path = write(tmp_path / "a.csv", ["x,0", "y,1", ",1", "z,"] * 4, "text,label")
+    path = write(
+        tmp_path / "a.csv", [row for i in range(4) for row in (f"x{i},0", f"y{i},1", ",1", "z,")], "text,label"
+    )
     said = own_output.opening({"source": path, "target": ""})
     assert said.endswith("a.csv: 8 rows, classes 0, 1; 8 of 16 not used (empty text 4, missing label 4)")
     assert not recwarn.list
@@ -223,7 +225,10 @@ def test_from_two_files_to_a_page_and_predictions_on_new_text(tmp_path, monkeypa
     arguments = ["analyse", "reviews.csv", *columns, "--target", "other.csv", "--target-label", "Sentiment", *small]
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert re.search(r"reviews\.csv: 40 rows, classes neg, pos\n.*other\.csv: 20 rows, classes neg, pos\nUse ", said)
+    assert re.search(
+        r"reviews\.csv: 40 rows, classes neg, pos; 10 of 50 not used .*\n.*other\.csv: 20 rows, classes neg, pos\nUse ",
+        said,
+    )
     folder = tmp_path / "reviews-report"
     page = (folder / "report.html").read_text()
     order = ["In short", "What was read", "What one can expect", "Verdict", "Which neurons", "Known sources"]
