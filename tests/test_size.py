@@ -19,7 +19,7 @@ def n_lines(path):
 
 
 def test_the_library_is_thin():
-    assert sum(map(n_lines, LIBRARY)) <= 6000
+    assert sum(map(n_lines, LIBRARY)) <= 6550  # 6,000 for the method, the rest for what one's own text needs
     assert len(LIBRARY) <= 40
     assert len([path for path in LIBRARY if path.parent.name == "tsns_lib"]) <= 16
 
