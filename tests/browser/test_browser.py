@@ -62,11 +62,13 @@ def test_a_lesson_runs_in_jupyterlab_and_its_widget_moves_by_mouse_and_keyboard(
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(f"{lab}/lab/tree/07_water_filling.ipynb?reset", timeout=3 * MINUTES)
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=3 * MINUTES)
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=3 * MINUTES)  # without a kernel, nothing runs
+    idle = page.get_by_text("Python 3 (ipykernel) | Idle")
+    idle.wait_for(timeout=3 * MINUTES)  # without a kernel, nothing runs
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click(timeout=MINUTES)
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click(timeout=MINUTES)
     handle, picture = page.locator(".noUi-handle").first, page.locator("img.widget-image").first
     picture.wait_for(state="attached", timeout=5 * MINUTES)
+    idle.wait_for(timeout=5 * MINUTES)  # a busy kernel draws nothing
     handle.scroll_into_view_if_needed(timeout=MINUTES)
 
     def moves(change):

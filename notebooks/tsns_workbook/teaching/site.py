@@ -33,6 +33,8 @@ SETTINGS: dict[str, Any] = {
     "html_theme_options": {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False},
     "html_title": "TSNS workbook",
     "html_show_sourcelink": False,
+    "html_show_search_summary": False,  # a page that is read from a file may not read others
+    "html_context": {"default_mode": "auto"},
     "include_patterns": ["index.ipynb", "api.md", *GUIDES, "notebooks/lessons/*", "outputs/local/*.ipynb"],
     "exclude_patterns": [FRONT],
     "myst_enable_extensions": ["dollarmath"],
