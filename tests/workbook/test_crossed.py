@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import normalize
-from tsns_workbook import how_sure
+from tsns_workbook import how_sure, how_sure_report
 from tsns_workbook.crossed import corpus_weights, refitted, replicated_scores
 from tsns_workbook.statistics import bootstrap_weights
 
@@ -84,3 +84,23 @@ def test_replicated_scores_are_those_of_the_rows_repeated():
         assert accuracy[b] == pytest.approx(((value > 0) == y).mean())
         assert balanced[b] == pytest.approx(balanced_accuracy_score(y, value > 0))
         assert area[b] == pytest.approx(roc_auc_score(y, value))
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    """60 studies of 100 rows of two made-up corpora, in which half of the 40 neurons tell the classes apart."""
+    corpora = []
+    for seed, name in enumerate(["books", "kitchen"]):
+        rng = np.random.default_rng(seed)
+        y = rng.permutation(np.arange(4000) % 2)
+        X = rng.normal(size=(4000, 40))
+        X[:, 10:30] += np.random.default_rng(7).normal(0.35, 0.2, size=20) * (y[:, None] - 0.5)
+        corpora.append(how_sure.Domain(name, X.astype(np.float32), y, 20, True))
+    plan = how_sure.Plan(100, 10, n_resamples=2, fraction=0.7, n_trees=20, runs=2, draws=2, n_boot=100, seed=0)
+    return how_sure_report.coverage_table(how_sure.studies(corpora, plan, 60).assign(pooling="made up"))
+
+
+def test_crossed_intervals_cover_as_they_say_and_those_of_target_rows_only_do_not(coverage):
+    held = coverage.pivot(index="contrast", columns="interval", values="coverage")
+    assert held[how_sure.CROSSED].min() >= 0.88
+    assert held[how_sure.CROSSED].mean() > held[how_sure.TARGET_ROWS].mean() + 0.03
