@@ -22,7 +22,7 @@ ALLOWED |= {module: BASE + METHOD + DATA + TOP[:n] for n, module in enumerate(TO
 ALLOWED |= {"corpora": ("validation",), "model": BASE + METHOD + DATA + TOP + ("corpora",), "__init__": ()}
 
 # In tsns_workbook, these serve all topics and import none of them.
-COMMON = ("paper", "families", "project", "statistics", "plots", "report", "dyads")
+COMMON = ("paper", "families", "cards", "project", "statistics", "plots", "report", "dyads")
 RUNNER = ("project", "receipts", "run", "get", "cli")
 
 USES_TORCH = {

@@ -23,9 +23,10 @@ from scipy.spatial.distance import squareform
 
 from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import fingerprint_similarity, uniform_band
+from tsns_workbook.cards import marked
 from tsns_workbook.dyads import kinship, t_interval
 from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, STYLE, fingerprint_heatmap, finish
-from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, marked, short_name, verdict
+from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, short_name, verdict
 from tsns_workbook.statistics import PERCENTILES
 
 PAPER_LAYERS = 24  # of the paper's encoder; another encoder's layers are matched by depth, layer / number of layers

@@ -8,8 +8,9 @@ from typing import Any
 import nbformat
 import pandas as pd
 
+from tsns_workbook.cards import card
 from tsns_workbook.in_passing import claims_in_passing
-from tsns_workbook.report import card, short_name
+from tsns_workbook.report import short_name
 from tsns_workbook.scoreboard import Result, front_sentence, read_results, scoreboard
 
 BEGIN, END = "<!-- results: written by `make picture` -->", "<!-- end of results -->"

@@ -20,9 +20,10 @@ from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import METRICS, fingerprint, fingerprint_similarity
 from tsns_lib.sampling import derive_seed
+from tsns_workbook.cards import marked
 from tsns_workbook.dyads import CORRELATIONS, Correlation, correlate
 from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish
-from tsns_workbook.report import Key, answer, caption, claim, marked, short_name
+from tsns_workbook.report import Key, answer, caption, claim, short_name
 
 OUTCOMES = {
     "accuracy": "accuracy (%)",

@@ -5,15 +5,13 @@ The record is one JSON output, which the runner of the notebooks collects into `
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from tsns_lib.corpora.registry import REGISTRY
+from tsns_workbook.cards import card, marked, seen_in_training
 from tsns_workbook.families import ERROR, adjusted_p
 from tsns_workbook.paper import CLAIMS, Claim
 
@@ -145,51 +143,8 @@ def encoder_table(encoder: Any) -> pd.DataFrame:
     return pd.DataFrame({"": facts}).rename_axis("fact").rename(columns={"": "value"}).reset_index()
 
 
-def card(encoder: Any) -> dict[str, Any] | None:
-    """What `encoder_cards.yaml` says of an encoder (or of its name); None where it knows neither name nor weights."""
-    if getattr(encoder, "random_seed", None) is not None:
-        return None
-    name = encoder if isinstance(encoder, str) else encoder.name
-    weights = getattr(encoder, "files", {}).get("model.safetensors", name)
-    return next((card for card in _cards().values() if name in card["names"] or card.get("weights") == weights), None)
-
-
-def seen_in_training(encoder: Any, source: str) -> bool:
-    """Say whether an encoder (or its name) was trained on a source or, of a union, on one of its members.
-
-    A generated source was seen by nobody, and of an encoder without a card nothing is known: both are False.
-
-    Examples
-    --------
-    >>> seen_in_training("builtin:minilm", "qqp"), seen_in_training("builtin:minilm", "miniature:qqp")
-    (True, False)
-    >>> seen_in_training("builtin:minilm", "rte+mnli"), seen_in_training("bert-large-uncased", "qqp")
-    (True, False)
-    """
-    known = card(encoder)
-    return known is not None and any(name.removeprefix("hub:") in known["seen"] for name in source.split("+"))
-
-
-def marked(source: str, encoder: Any = None) -> str:
-    """Write a source with † if the encoder was trained on it; of a union, each member.
-
-    Examples
-    --------
-    >>> marked("rte+qqp", "builtin:minilm")
-    'rte+qqp †'
-    """
-    if encoder is None:
-        return source
-    return "+".join(f"{name} †" if seen_in_training(encoder, name) else name for name in source.split("+"))
-
-
 def _any_marked(names: Iterable[str]) -> bool:
     return any("†" in name for name in names)
-
-
-@cache
-def _cards() -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(files(__package__).joinpath("encoder_cards.yaml").read_text(encoding="utf-8"))
 
 
 # ours beside the paper's
