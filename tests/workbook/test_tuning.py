@@ -33,7 +33,7 @@ from tsns_workbook.layers import (
 )
 from tsns_workbook.ranking import pair_frame, profile_similarity, source_model_logme
 
-from tsns_lib import load_encoder, load_source
+from tsns_lib import executors, load_encoder, load_source
 
 matplotlib.use("Agg")
 
@@ -141,6 +141,7 @@ def test_a_grid_keeps_predictions_and_no_model(books, dvd, encoder, tmp_path):
 
 def test_trainings_are_announced_after_the_first(books, dvd, encoder, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(executors, "WORTH_SAYING", 0)  # seconds; these two take less than is worth a line
 
     def trials(source, seed):
         return {"low": {"method": "head", "head_layer": 0}, "high": {"method": "head"}}
