@@ -207,7 +207,7 @@ def test_a_worker_without_the_package_of_the_function_is_refused(tmp_path, monke
 
 def test_without_dask_the_way_to_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ImportError, match=r"pip install 'tsns_lib\[distributed\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[distributed\]'"):
         list(run_units(abs, [1], scheduler="tcp://127.0.0.1:9"))
 
 
