@@ -28,7 +28,7 @@ def adjusted_p(claims: Sequence[Mapping[str, Any]]) -> list[float | None]:
     >>> from tsns_workbook.report import claim
     >>> rows = [claim("table2.gain", 4.0, 2.0, 6.0), claim("table2.best_for_books", 1.0, -1.0, 3.0)]
     >>> [round(p, 4) for p in adjusted_p(rows)]
-    [0.0005, 1.0]
+    [0.0006, 1.0]
     """
     thresholds = {claim.id: claim.threshold for claim in CLAIMS}
     sizes = {name: sum(c.family == name and c.rule not in ERRORLESS for c in CLAIMS) for name in FAMILIES}
