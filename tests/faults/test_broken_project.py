@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from tsns_workbook.cli import main
 from tsns_workbook.project import plan
-from tsns_workbook.run import explain, own_folder, run
+from tsns_workbook.run import _own_folder, explain, run
 
 from tsns_lib.store import Store
 
@@ -145,12 +145,12 @@ def test_leftovers_are_swept_at_the_next_start(project):
 
 def test_folders_of_killed_workers_are_removed_and_those_of_others_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = "import os\nfrom tsns_workbook.run import _own_folder\nwith own_folder(): os.kill(os.getpid(), 9)"
+    code = "import os\nfrom tsns_workbook.run import _own_folder\nwith _own_folder(): os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
     (killed,) = tmp_path.glob("tsns_notebook_*")
     alive = tmp_path / "tsns_notebook_alive"
     alive.mkdir()
-    with FileLock(alive / "lock"), own_folder() as own:
+    with FileLock(alive / "lock"), _own_folder() as own:
         assert sorted(tmp_path.glob("tsns_notebook_*")) == sorted([alive, own]) and not killed.exists()
     assert not own.exists()
 
