@@ -280,7 +280,7 @@ NAN, ONES = {"a": np.array([1.0, np.nan])}, {"a": np.ones(2)}
         (lambda: ranking.pair_frame({"t": "ab"}, {"r": lambda a, b: -np.inf}), "r: is -inf for b and a"),
         (lambda: ranking.profile_similarity([1.0, 0.0], [1.0, 2.0]), r"profiles: must be positive and finite"),
         (lambda: ranking.profile_similarity([1.0], [1.0, 2.0]), r"profiles: need a number for each layer"),
-        (lambda: ranking.ranking_measures([1, 2], [50, 60]), "accuracies: must be from 0 to 1, got 50.0 to 60.0"),
+        (lambda: ranking.ranking_measures([1, 2], [50, 60]), "outcomes: must be from 0 to 1, got 50.0 to 60.0"),
         (lambda: ranking.ranking_measures(["1", "2"], [0.5, 0.6]), "scores: must be a number for each source"),
         (lambda: layers.strongest_block([0.5, np.nan], {}), "shares: layer 2 is not finite"),
         (lambda: layers.agreement_of_few(np.eye(9), [0] + [1] * 8, 3, share=0.2, draws=50, seed=0), "have one class"),
