@@ -225,11 +225,11 @@ def _draw_claim(axes: Axes, row: Any, texts: list[str], middle: float) -> None:
 
 
 def _judged(row: dict[str, Any]) -> dict[str, Any]:
-    """Judge a recorded estimate by today's threshold; empty where the rule is another one than when it was recorded."""
+    """Judge a recorded estimate by today's threshold; empty where another rule, or none declared, was recorded."""
     known = next(stated for stated in CLAIMS if stated.id == row["id"])
     if known.rule in ("external", "untested"):  # never tested, so never stale
         return claim(known.id)
-    if row["rule"] != known.rule or row.get("declared", known.version) != known.version:
+    if row["rule"] != known.rule or row.get("declared") != known.version:
         return {}
     flags = {name: row.get(name) for name in ("above_majority", "by_selection", "p")}
     return claim(row["id"], row["ours"], *(row["interval"] or (None, None)), **flags)

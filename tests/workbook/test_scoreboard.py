@@ -81,10 +81,15 @@ def test_a_file_of_another_profile_is_one_line_and_its_claims_are_not_run(folder
 
 
 def test_a_verdict_is_drawn_again_from_the_recorded_interval(folder):
-    old = {"id": "table2.wins", "rule": "wins", "ours": 6, "interval": [4, 8], "verdict": "direction only"}
+    old = claim("table2.wins", 6.0, 4.0, 8.0) | {"verdict": "reproduced"}
     write(folder, "04_table2", [old])
     assert read_results(folder, "mini")[1] == []
     assert board_of(folder).loc["table2.wins", ["verdict", "reading"]].tolist() == ["inconclusive", "inconclusive"]
+
+
+def test_a_record_from_before_the_declarations_is_to_be_rerun(folder):
+    write(folder, "04_table2", [{"id": "table2.wins", "rule": "wins", "ours": 6, "interval": [4, 8]}])
+    assert board_of(folder).loc["table2.wins", "verdict"] == "to be rerun"
 
 
 @pytest.mark.parametrize("change", [{"rule": "margin"}, {"declared": "2025-01-01 0123abcd"}])
