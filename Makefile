@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants soak rehearsal local paper reference picture lab site slides browser-test
+.PHONY: help install run test test-library test-workbook test-docs test-notebooks mutants soak rehearsal local paper reference picture lab site slides browser-test
 
 define need_data
 @test -n "$$TSNS_DATA" || { \
@@ -34,14 +34,24 @@ $(STAMP): requirements.lock pyproject.toml
 run: install ## execute every notebook on built-in data; results go to outputs/mini
 	"$(BIN)/tsns" run --profile mini
 
-test: run ## lint, types, tests, doctests, and a rerun of the notebooks in outputs/reference
+test: run ## lint, types, tests, doctests, and a rerun of the notebooks in outputs/reference; two at a time
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
-	"$(BIN)/pytest" tests
-	TSNS_CACHE="$$(cd "$(VENV)" && pwd)/cache-of-doctests" "$(BIN)/pytest" --doctest-modules tsns_lib notebooks/tsns_workbook
 	@ls outputs/reference/*.ipynb >/dev/null 2>&1 || { \
 	  echo "make test: outputs/reference holds no executed notebooks to rerun; make reference writes them" >&2; exit 1; }
+	@$(MAKE) --no-print-directory -j2 test-library test-workbook test-docs test-notebooks
+
+test-library:
+	"$(BIN)/pytest" tests/library tests/faults
+
+test-workbook:
+	"$(BIN)/pytest" tests --ignore=tests/library --ignore=tests/faults
+
+test-docs:
+	TSNS_CACHE="$$(cd "$(VENV)" && pwd)/cache-of-doctests" "$(BIN)/pytest" --doctest-modules tsns_lib notebooks/tsns_workbook
+
+test-notebooks:
 	TQDM_DISABLE=1 "$(BIN)/pytest" --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg outputs/reference
 
 mutants: install ## break important lines one at a time; a test must notice each (some 20 minutes)
