@@ -165,7 +165,7 @@ def test_a_null_in_parquet_is_named_by_its_row(tmp_path):
     "value", [3, None, b"a.csv", {"text": ["a"]}, ["a.csv"]], ids=lambda value: type(value).__name__
 )
 def test_what_is_no_path_is_one_line(value):
-    with pytest.raises(ValueError, match="name_or_path_or_frame: must be a name, a path or a frame, got "):
+    with pytest.raises(ValueError, match="name_or_path: must be a name, a path or a frame, got "):
         load_source(value)
 
 

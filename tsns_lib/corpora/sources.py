@@ -119,7 +119,7 @@ class Source:
 
 
 def load_source(
-    name_or_path_or_frame: Any,
+    name_or_path: Any,
     *,
     name: str | None = None,
     text: str | None = None,
@@ -137,7 +137,7 @@ def load_source(
 
     Parameters
     ----------
-    name_or_path_or_frame : str, path, DataFrame or datasets.Dataset
+    name_or_path : str, path, DataFrame or datasets.Dataset
         A corpus of Table 1 (`"books"`, `"dvd"`, `"electronics"`, `"kitchen"`, `"mr"`, `"sst"`, `"scitail"`,
         `"snli"`, `"mnli"`, `"rte"`, `"qqp"`, `"mrpc"`) in its official files; the same with `"miniature:"`
         (built in, generated) or `"hub:"` (Hugging Face hub) before it; or your own rows: a frame, or the path of a CSV
@@ -192,7 +192,7 @@ def load_source(
     >>> source.origin["limit"]
     '10 of 240 rows, classes in proportion, seed 0'
     """
-    given = name_or_path_or_frame
+    given = name_or_path
     for argument, value in {"name": name, "text": text, "text_pair": text_pair, "label": label, "split": split}.items():
         if not (value is None and argument != "split") and not (isinstance(value, str) and value.strip()):
             raise ValueError(f"{argument}: must be text, got {value!r:.60}")
@@ -201,7 +201,7 @@ def load_source(
     own = {"text": text, "text_pair": text_pair, "label": label, "labels": labels, "unescape": unescape}
     is_frame = isinstance(given, pd.DataFrame) or hasattr(given, "to_pandas")
     if not is_frame and not (isinstance(given, str | os.PathLike) and isinstance(os.fspath(given), str)):
-        raise ValueError(f"name_or_path_or_frame: must be a name, a path or a frame, got {type(given).__name__}")
+        raise ValueError(f"name_or_path: must be a name, a path or a frame, got {type(given).__name__}")
     wanted = "" if is_frame else os.fspath(given)
     prefix, _, rest = wanted.partition(":")
     if revision is not None and (prefix != "hub" or "@" in rest):
