@@ -311,6 +311,11 @@ def test_a_cluster_out_of_reach_is_one_line_of_the_command(project, capsys, monk
     assert "tsns: scheduler: no Dask cluster answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
+def hear_interrupts():
+    """A shell that runs the tests in the background has them ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("where", ["here", "cluster"])
 def test_an_interrupt_starts_no_further_notebook(project, where, request):
     text = (project / "notebooks/01_units.ipynb").read_text()
@@ -321,7 +326,9 @@ def test_an_interrupt_starts_no_further_notebook(project, where, request):
     (project / "started").mkdir()
     words = ["--jobs", "2"] if where == "here" else ["--scheduler", request.getfixturevalue("cluster")]
     command = [sys.executable, "-m", "tsns_workbook.cli", "run", *words]
-    runner = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    runner = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_interrupts
+    )
     until = time.monotonic() + 90
     while len(list((project / "started").iterdir())) < 2:
         assert time.monotonic() < until and runner.poll() is None
