@@ -185,8 +185,8 @@ def best_sources() -> pd.DataFrame:
 def below_majority(shares: Mapping[str, float], counted: Mapping[str, int]) -> pd.DataFrame:
     """Count the cells of Table 3 below the larger class of their target, whose percentage `shares` gives.
 
-    Of a target in `counted` the share comes from so many rows, a part of the corpus: "surely below" counts the cells
-    below the lower end of its 95 % interval.
+    `counted` holds targets of which only a part of the corpus is here, and its number of rows: "surely below" counts
+    the cells below the lower end of the share's 95 % interval.
     """
     cells = paper.table3().dropna(subset=["accuracy"])
     rows = []

@@ -92,7 +92,7 @@ def load(source: str, target: str = "", *, rows: int = 0, seed: int = 0, **colum
     """Read source and target, files of your own or corpora with a name; the target may lack labels.
 
     `columns` are `text`, `text_pair`, `label`, `labels` and `unescape` of `load_source`, and `target_text` and so on
-    where the target has others. `rows` above 0 keeps a random subset of so many rows of each. Rows that
+    where the target has others. `rows` above 0 keeps a random subset of that number of rows of each. Rows that
     cannot be used are counted in `reading_table`.
     """
     with warnings.catch_warnings():
