@@ -26,7 +26,7 @@ from tsns_lib.fingerprints import fingerprint_similarity, uniform_band
 from tsns_workbook.cards import marked
 from tsns_workbook.dyads import kinship, t_interval
 from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, STYLE, fingerprint_heatmap, finish
-from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, short_name, verdict
+from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, figures, short_name, verdict
 from tsns_workbook.statistics import PERCENTILES
 
 PAPER_LAYERS = 24  # of the paper's encoder; another encoder's layers are matched by depth, layer / number of layers
@@ -40,6 +40,12 @@ GROUPS = {
     "figure2.sentiment_late": [name for name, layers in REGIONS.items() if layers == LATE],
     "figure2.middle": [name for name, layers in REGIONS.items() if layers == MIDDLE],
     "figure2.spread": list(SPREAD),
+}
+STATEMENTS = {
+    "figure2.sentiment_late": "sentiment lies most in the last quarter of the layers",
+    "figure2.middle": "SciTail, MNLI and QQP lie most in the middle-upper ones",
+    "figure2.spread": "SNLI, RTE and MRPC are spread more evenly than the others",
+    "figure2.tasks": "two sources are more alike within a task than between tasks",
 }
 TASK_COLORS = (BLUE, ORANGE, GREEN, PINK)
 NULL_LOOKS: list[dict[str, Any]] = [
@@ -193,17 +199,23 @@ def _value(shares: np.ndarray, source: str) -> float:
     return float(evenness(shares[0]) if layers is None else region_margin(shares[0], *layers))
 
 
+def claims_by_K(frames: Mapping[int, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
+    """What the statements of `figure2_claims` measure for other K: a row for each statement, a column for each K.
+
+    `frames` maps K to its `fingerprint_frame`. A cell has the estimate, its 95 % interval and the verdict.
+    """
+    cells = {}
+    for k, frame in frames.items():
+        for row in figure2_claims(frame, frame.iloc[:0], seed=seed):  # no control: each K has its own verdict only
+            cells[STATEMENTS[row["id"]], f"K = {k}"] = " ".join([*figures(row), row["verdict"]]).strip()
+    return pd.Series(cells).unstack(sort=False)
+
+
 def figure2_answer(claims: list[dict[str, Any]], shares: pd.DataFrame) -> str:
     """Say from the judged claims and a `share_table` what is left of Figure 2, and where the largest share lies."""
-    said = {
-        "figure2.sentiment_late": "sentiment lies most in the last quarter of the layers",
-        "figure2.middle": "SciTail, MNLI and QQP lie most in the middle-upper ones",
-        "figure2.spread": "SNLI, RTE and MRPC are spread more evenly than the others",
-        "figure2.tasks": "two sources are more alike within a task than between tasks",
-    }
     most = shares.loc[shares["share"].idxmax()]
     peak = f"{most['share']:.0f} % of the neurons of {short_name(most['source'])} in layer {most['layer']}"
-    return f"{answer(claims, said)} The largest share of one layer is {peak}."
+    return f"{answer(claims, STATEMENTS)} The largest share of one layer is {peak}."
 
 
 def region_heatmap(shares: pd.DataFrame, *, generated: bool, title: str, encoder: Encoder | None = None) -> Figure:

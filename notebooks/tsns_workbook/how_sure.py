@@ -54,7 +54,10 @@ class Domain:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every simulated study does: n rows a domain, K, the forests of a run, runs, draws and replicates."""
+    """What every simulated study does: n rows a domain, K, the forests of a run, runs, draws and replicates.
+
+    With `shuffled` the labels of the rows it draws are shuffled, so that no method knows anything.
+    """
 
     n_rows: int
     k: int
@@ -65,6 +68,7 @@ class Plan:
     draws: int
     n_boot: int
     seed: int
+    shuffled: bool = False
 
 
 # one study, and many
@@ -121,6 +125,8 @@ def study(number: int, domains: Sequence[Domain], plan: Plan) -> list[dict[str, 
     """Draw rows of every domain, select and fit from them, and estimate each contrast with both intervals."""
     seed = derive_seed(plan.seed, "study", number)
     drawn = [domain.drawn(plan.n_rows, seed) for domain in domains]
+    if plan.shuffled:
+        drawn = [replace(domain, y=shuffled(domain.y, derive_seed(seed, domain.name))) for domain in drawn]
 
     def choose(pool: Pool) -> Iterator[Choice]:
         runs = [_importance(pool, plan, run_seed(seed, run, pool.name)) for run in range(plan.runs)]

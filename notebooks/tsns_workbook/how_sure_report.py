@@ -1,4 +1,4 @@
-"""What notebook 15 shows: how often intervals hold the truth, accuracy by C and by K, layers that chance prefers."""
+"""What notebook 15 shows: how far intervals can be trusted, accuracy by C and by K, layers that chance prefers."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +14,7 @@ from tsns_workbook.report import METHOD_LABELS, caption
 
 CALIBRATED = "crossed, calibrated"
 WANTED = (0.92, 0.97)  # share of the studies whose interval, of nominal 95 %, holds the truth
+ONE_SIDE = 0.025  # share of the studies whose interval, of nominal 95 %, may lie above what is true
 WIDTH_IN_ERRORS = 2 * 1.96  # of a 95 % interval
 
 
@@ -70,6 +71,36 @@ def coverage_answer(table: pd.DataFrame, factor: float, n_rows: int) -> str:
         f" studies spread by {_range(tsns, 2)} times its error; for all neurons against the last layer, where nothing"
         f" is chosen, by {_range(others, 2)}. On average it is {words} for TSNS. Multiplied by **{factor:.2f}** it"
         f" holds the truth in {held[CALIBRATED]} % ({100 * WANTED[0]:.0f} to {100 * WANTED[1]:.0f} are wanted)."
+    )
+
+
+def false_table(studies: pd.DataFrame) -> pd.DataFrame:
+    """How often studies of shuffled labels find what is not there, by pooling, contrast and kind of interval.
+
+    `reproduced` is the share of the studies whose interval lies above 0, `low` to `high` its own 95 % interval,
+    `contradicted` the share whose interval lies below; `as said`: no more than 2.5 % of the studies, as far as their
+    number can tell.
+    """
+    rows = []
+    for (pooling, contrast, kind), found in studies.groupby(["pooling", "contrast", "interval"], sort=False):
+        above = int((found["low"] > 0).sum())
+        low, high = binomtest(above, len(found)).proportion_ci(method="wilson")
+        row = {"pooling": pooling, "contrast": contrast, "interval": kind, "studies": len(found)}
+        row |= {"reproduced": above / len(found), "low": low, "high": high}
+        rows.append(row | {"contradicted": (found["high"] < 0).mean(), "as said": low <= ONE_SIDE})
+    return pd.DataFrame(rows)
+
+
+def false_answer(table: pd.DataFrame) -> str:
+    """Say how often a gain is called reproduced where labels are shuffled and there is none."""
+    called = {kind: _range(100 * rows["reproduced"], 1) for kind, rows in table.groupby("interval", sort=False)}
+    more = table[(table["interval"] == CROSSED) & ~table["as said"]]
+    names = ", ".join(f"{row['contrast']} ({row['pooling']})" for _, row in more.iterrows())
+    said = f"More often than allowed: {names}." if names else "No contrast exceeds that with the crossed bootstrap."
+    return (
+        f"{table['studies'].iloc[0]} studies with shuffled labels: the crossed bootstrap calls a gain *reproduced* in"
+        f" **{called[CROSSED]} %** of them, an interval over target rows only in {called[TARGET_ROWS]} %; 2.5 % are"
+        f" allowed. {said}"
     )
 
 

@@ -116,6 +116,26 @@ def prediction_table(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
     return pd.DataFrame(columns).round(2)
 
 
+def correlation_by_K(
+    grids: Mapping[str, pd.DataFrame],
+    sources: Sequence[Source],
+    ks: Sequence[int],
+    last: Key,
+    encoder: Encoder,
+    seed: int,
+) -> pd.DataFrame:
+    """Correlate the cosine with accuracy and with AUC for other K: Spearman's ρ and p for each scope and K."""
+    rows = {}
+    for k in ks:
+        table = correlation_table(pair_table(grids, sources, ("tsns", k), last, encoder), seed=seed)
+        cosine = table[(table["predictor"] == "cosine") & (table["correlation"] == "spearman")]
+        for scope, found in cosine.set_index("outcome").groupby("scope", sort=False):
+            accuracy, auc = found.loc["accuracy"], found.loc["auc"]
+            columns = {"ρ, accuracy": accuracy["estimate"], "p, accuracy": accuracy["p"]}
+            rows[scope, k] = columns | {"ρ, AUC": auc["estimate"], "p, AUC": auc["p"]}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["scope", "K"])
+
+
 def prediction_claims(
     correlations: pd.DataFrame, pairs: pd.DataFrame, tasks: Mapping[str, str]
 ) -> list[dict[str, Any]]:

@@ -141,3 +141,22 @@ def test_an_even_choice_needs_no_reason():
     rows = [{"values": kind, "layer": layer, "share": 100 / 3} for kind in kinds for layer in (1, 2, 3)]
     frame = pd.DataFrame(rows).assign(pooling="mean", correlation=0.1)
     assert "nothing to explain" in how_sure_report.chance_answer(frame, 100, 300)
+
+
+def test_with_shuffled_labels_no_method_knows_anything(made):
+    plan = how_sure.Plan(40, 8, 2, 0.7, 20, runs=2, draws=2, n_boot=20, seed=0)
+    truly = how_sure.studies(made, plan, 6)
+    by_chance = how_sure.studies(made, how_sure.replace(plan, shuffled=True), 6)
+    assert truly["estimate"].abs().mean() > 3 * by_chance["estimate"].mean()
+    assert len(by_chance) == len(truly)
+
+
+def test_a_false_gain_is_an_interval_above_0():
+    crossed = study_rows([1.0, 0.0, 1.0, -2.0], [0.1, -1, -1, -3], [2, 1, 2, -1], how_sure.CROSSED)
+    of_rows = study_rows([1.0, 0.0, 1.0, 2.0], [0.1, 0.1, 0.5, 1], [2, 1, 2, 3], how_sure.TARGET_ROWS)
+    table = how_sure_report.false_table(pd.concat([crossed, of_rows]))
+    assert table["reproduced"].tolist() == [0.25, 1.0] and table["contradicted"].tolist() == [0.25, 0.0]
+    assert table["as said"].tolist() == [False, False] and round(table["low"][0], 3) == 0.046
+    said = how_sure_report.false_answer(table)
+    assert "*reproduced* in **25.0 %**" in said and "target rows only in 100.0 %" in said
+    assert "More often than allowed: TSNS − last layer (cls)." in said
