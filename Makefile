@@ -32,7 +32,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 run: install ## execute every notebook on built-in data; results go to outputs/mini
-	"$(BIN)/tsns" run --profile mini
+	"$(BIN)/tsns" run --profile mini --jobs 2
 
 test: run ## lint, types, tests, doctests, and a rerun of the notebooks in outputs/reference; two at a time
 	"$(BIN)/ruff" check .

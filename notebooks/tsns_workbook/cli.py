@@ -126,6 +126,8 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
             print(f"{job.name}: running ({number} of {len(jobs)})", flush=True)
             yield run(job, force=force)
         return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // n_jobs)))  # they share the cores
     spawn = multiprocessing.get_context("spawn")
     # a notebook that reads the results of the others runs after them, on this machine
     for reads_results, batch in itertools.groupby(jobs, key=lambda job: job.reads_results):

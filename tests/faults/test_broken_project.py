@@ -207,7 +207,7 @@ def test_every_target_works_in_a_folder_with_a_space(make, tmp_path):
     assert tested.returncode == 0, tested.stderr
     cache = tmp_path / "my folder/.venv/cache-of-doctests"
     assert f"pytest --doctest-modules tsns_lib notebooks/tsns_workbook () ({cache})" in tested.stdout
-    assert make("run").stdout.endswith("tsns run --profile mini () ()\n")
+    assert make("run").stdout.endswith("tsns run --profile mini --jobs 2 () ()\n")
 
 
 def test_the_corpora_may_lie_in_a_folder_with_a_space(make, tmp_path):
