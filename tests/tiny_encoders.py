@@ -3,8 +3,9 @@
 WORDS = ["bim", "tak", "sel", "ora", "##ora", "##lo", "ven", "quu", "dar", "mip", "lo"]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *"abdeiklmnopqrstuv", "ta", "tak", "Ġtak"]
+MPNET_PIECES = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", *WORDS]
 MERGES = [("t", "a"), ("ta", "k"), ("Ġ", "tak")]
-FAMILIES = ["bert", "albert", "roberta", "xlm-roberta", "distilbert", "electra"]
+FAMILIES = ["bert", "albert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "deberta-v2", "modernbert"]
 
 
 def tiny_folder(family, folder):
@@ -21,6 +22,17 @@ def tiny_folder(family, folder):
         config = hf.BertConfig(vocab_size=len(pieces), **size)
     elif family == "albert":
         config = hf.AlbertConfig(vocab_size=len(pieces), embedding_size=16, pad_token_id=0, **size)
+    elif family == "deberta-v2":
+        config = hf.DebertaV2Config(
+            vocab_size=len(pieces), relative_attention=True, pos_att_type=["p2c", "c2p"], **size
+        )
+    elif family == "modernbert":
+        numbers = {f"{name}_token_id": pieces[f"[{name.upper()}]"] for name in ("pad", "cls", "sep")}
+        numbers |= {"bos_token_id": numbers["cls_token_id"], "eos_token_id": numbers["sep_token_id"]}
+        config = hf.ModernBertConfig(vocab_size=len(pieces), local_attention=8, **size, **numbers)
+    elif family == "mpnet":
+        tokenizer = hf.MPNetTokenizer(vocab={piece: row for row, piece in enumerate(MPNET_PIECES)})
+        config = hf.MPNetConfig(vocab_size=len(MPNET_PIECES), **size)
     elif family == "electra":
         config = hf.ElectraConfig(vocab_size=len(pieces), embedding_size=16, **size)
     elif family == "distilbert":

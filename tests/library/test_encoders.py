@@ -128,7 +128,7 @@ def test_the_digest_covers_every_file(tiny, copy, name):
 def test_every_family_has_its_shape(family, tmp_path):
     encoder = load_encoder(tiny_folder(family, tmp_path))
     assert (encoder.n_layers, encoder.hidden_size, encoder.n_neurons) == (3, 32, 96)
-    assert encoder.max_tokens == (22 if "roberta" in family else 24)
+    assert encoder.max_tokens == (22 if "roberta" in family or family == "mpnet" else 24)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "distilbert"])
@@ -152,6 +152,9 @@ def test_the_device_is_settled_on_use(tiny):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device='cuda:0': torch finds no CUDA device"):
             _ = load_encoder(tiny, device="cuda:0").model
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match="device='mps': torch finds no MPS device; use 'cpu' or 'auto'"):
+            _ = load_encoder(tiny, device="mps").model
 
 
 def test_loading_is_silent(tiny, capfd):
@@ -200,7 +203,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     [
         ("config.json", r"config.json: missing"),
         ("tokenizer.json", r"no tokenizer; expected one of tokenizer.json, vocab.txt"),
-        ("model.safetensors", r"no \*.safetensors; other weight formats are not read; convert a .bin that you trust: "),
+        ("model.safetensors", r"copy: no \*.safetensors; .* convert a .bin that you trust: python -c \"import transf"),
     ],
 )
 def test_a_folder_that_lacks_a_file(copy, gone, message):

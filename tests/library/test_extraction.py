@@ -28,6 +28,7 @@ TEXTS = [
     "zzz unknown bim",
 ]
 PAIRS = ["bim", "dar mip", "ven tak sel", "tak tak tak tak tak tak tak tak", "lo", "sel", "quulo"]
+POOLED = ["mean", "cls", "content"]
 # Long enough for several shards of 16 rows, every length several times.
 MANY = [" ".join(WORDS[(row + step) % 4] for step in range(1 + row % 9)) + f" {row}" for row in range(50)]
 
@@ -100,6 +101,21 @@ def test_rows_keep_their_order_in_every_batch(tiny, tmp_path, monkeypatch):
     np.testing.assert_allclose(reverse[::-1], wide, rtol=0, atol=1e-5)
 
 
+def test_one_pass_stores_several_poolings_with_the_same_bits(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SHARD_ROWS", 16)
+    settings = {"max_length": 12, "progress": False}
+    alone = {pooling: extract(MANY, tiny, pooling=pooling, store=tmp_path / pooling, **settings) for pooling in POOLED}
+    passes = []
+    with tiny.model.register_forward_pre_hook(lambda *_: passes.append(1)):
+        first, *others = POOLED
+        extraction.stored_activations(MANY, tiny, pooling=first, also=others, store=tmp_path / "all", **settings)
+        n_passes = len(passes)
+        for pooling in POOLED:
+            together = extract(MANY, tiny, pooling=pooling, store=tmp_path / "all", **settings)
+            np.testing.assert_array_equal(together, alone[pooling])
+    assert len(passes) == n_passes > 0
+
+
 def test_batches_hold_each_row_once_within_the_budget():
     lengths = np.array([3, 9, 5, 50, 5, 4])
     assert [batch.tolist() for batch in extraction.batches(lengths, 20)] == [[3], [1, 2], [4, 5, 0]]
@@ -146,7 +162,7 @@ def test_the_last_layer_may_see_the_first_token_only(family, folders):
     with extraction.first_token_last(encoder):
         np.testing.assert_allclose(extraction._pooled(encoder, inputs, "cls"), whole, rtol=0, atol=1e-5)
         cut = encoder.model(**inputs).last_hidden_state.shape[1]
-    assert cut == (20 if family == "albert" else 1)
+    assert cut == (1 if encoder.config["model_type"] in extraction.BEFORE_FEED_FORWARD else 20)
     np.testing.assert_array_equal(extraction._pooled(encoder, inputs, "cls"), whole)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsns_lib.validation import shown
+
 LARGEST = 2**63 - 1  # labels are stored in 64 bits
 EXACT = 2**53  # above it, a float no longer tells neighbours apart
 
@@ -40,10 +42,10 @@ def numbered(labels: pd.Series, place: str) -> tuple[list[int], dict[str, int]]:
     for row, value in zip(rows, values, strict=True):
         own = _kind(value)
         if not own:
-            raise refused(row, f"{_shown(value)} is no label; write text, a whole number, or true and false")
+            raise refused(row, f"{shown(value, 60)} is no label; write text, a whole number, or true and false")
         kind = kind or own
         if own != kind:
-            raise refused(row, f"{_shown(value)} is {own}, but row {rows[0]} has {kind}; labels are all of one kind")
+            raise refused(row, f"{shown(value, 60)} is {own}, but row {rows[0]} has {kind}; labels are all of one kind")
     if kind == "a truth value":
         return _in_order([str(bool(value)) for value in values])
     if kind == "text":
@@ -58,7 +60,7 @@ def numbered(labels: pd.Series, place: str) -> tuple[list[int], dict[str, int]]:
         try:
             numbers.append(_whole(value))
         except ValueError as error:
-            raise refused(row, f"{_shown(value)} {error}") from None
+            raise refused(row, f"{shown(value, 60)} {error}") from None
     return numbers, {}
 
 
@@ -75,6 +77,8 @@ def meant(classes: list[int], numbers: Mapping[str, int], meaning: Mapping[Any, 
     >>> meant([1, 3, 5], {}, {1: "bad", 3: None, 5: "good"}, "my.csv")
     ['bad', None, 'good']
     """
+    if not isinstance(meaning, Mapping):
+        raise ValueError(f"labels: must be a dict of what each label means, got {meaning!r:.60}")
     names = {number: name for name, number in numbers.items()} or {number: str(number) for number in classes}
     said = {str(name).strip(): value for name, value in meaning.items()}
     if set(names.values()) - set(said):
@@ -123,8 +127,3 @@ def _whole(value: Any) -> int:
     if number != number.to_integral_value():
         raise ValueError("is a quantity, and labels are classes")
     return int(number)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
