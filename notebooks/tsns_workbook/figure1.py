@@ -188,7 +188,7 @@ def draw_schematic(n_learners: int) -> Figure:
         tuned = r"$\alpha^p$ tuned on $\gamma$ % of $\mathcal{D}_{S,2}^p$"
         axes.text((across[1] + across[2]) / 2, height - 0.72, r"for each of $j = 1 \ldots J$", ha="center", fontsize=9)
         axes.text(across[3], height - 0.72, tuned, ha="center", fontsize=9)
-    return finish(figure)
+    return finish(figure, formulas=True)
 
 
 def draw_arrays(arrays: Mapping[str, pd.DataFrame], selected: Sequence[int], *, ranks: str = "") -> Figure:

@@ -25,7 +25,7 @@ from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import fingerprint_similarity, uniform_band
 from tsns_workbook.cards import marked
 from tsns_workbook.dyads import kinship, t_interval
-from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, STYLE, fingerprint_heatmap, finish
+from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, PLAIN, STYLE, fingerprint_heatmap, finish
 from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, figures, short_name, verdict
 from tsns_workbook.statistics import PERCENTILES
 
@@ -288,7 +288,7 @@ def similarity_dendrogram(
     distance = np.clip(1 - (similarity.to_numpy() + similarity.to_numpy().T) / 2, 0, None)
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE | PLAIN):
         size = (4.4 + 0.5 * len(similarity), 1.6 + 0.36 * len(similarity))
         figure, (left, right) = plt.subplots(
             1, 2, figsize=size, width_ratios=[1, 3.4], layout="constrained", gridspec_kw={"wspace": 0.01}

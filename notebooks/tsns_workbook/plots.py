@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tsns_workbook.report import ONE_SIZE, caption, label, short_name
 
@@ -48,6 +49,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "all": {"color": INK, "linestyle": ":"},
     "majority": {"color": FAINT, "linestyle": ":"},
 }
+PLAIN = {"text.parse_math": False}  # of a heat map, which seaborn draws while it is made: names may hold a dollar sign
 PAPER_LINE: dict[str, Any] = {"color": BLUE, "linestyle": "--", "marker": "o", "markerfacecolor": "white"}
 
 
@@ -105,7 +107,7 @@ def fingerprint_heatmap(
         if abs(total - 100) > 0.5:
             raise ValueError(f"the shares of {source!r} sum to {total:.4g}, not to 100 percent")
     matrix = shares.pivot(index="source", columns="layer", values="share").reindex(sums.index)
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE | PLAIN):
         size = (2.8 + 0.34 * max(matrix.shape[1], 10), 1.3 + 0.36 * matrix.shape[0])
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         look: dict[str, Any] = {"cmap": "Blues", "linewidths": 1, "linecolor": "white", "annot_kws": {"fontsize": 9}}
@@ -150,7 +152,14 @@ def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:
         raise ValueError(f"{name} lacks the column {missing[0]!r}" if missing else f"{name} has no rows")
 
 
-def finish(figure: Figure) -> Figure:
-    """Close a figure for pyplot, so that a notebook shows it once."""
+def finish(figure: Figure, *, formulas: bool = False) -> Figure:
+    """Close a figure for pyplot, so that a notebook shows it once.
+
+    A dollar sign, as in the name of a file, is only a sign, unless the figure has `formulas`; the numbers of a
+    logarithmic axis are set by matplotlib's own.
+    """
+    for text in [] if formulas else figure.findobj(Text):
+        if "$" in text.get_text() and "\\mathdefault" not in text.get_text():
+            text.set_parse_math(False)
     plt.close(figure)
     return figure

@@ -127,7 +127,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     kinds = {"inputs": dict, "seen": dict, "outputs": dict, "entries": list}
     whole = isinstance(receipt, dict) and all(isinstance(receipt.get(name), kind) for name, kind in kinds.items())
-    return receipt if whole else None
+    return receipt if whole and all(isinstance(key, str) for key in receipt["entries"]) else None
 
 
 def _changes(job: Job, receipt: dict[str, Any], walked: dict[Path, Files]) -> list[str]:

@@ -205,7 +205,8 @@ def test_status_says_why(project, ran, capsys):
         b"[" * 100_000,
         b"\0" * 90,
     ]
-    + [b'{"inputs": {}, "seen": [], "outputs": {}, "entries": []}'],
+    + [b'{"inputs": {}, "seen": [], "outputs": {}, "entries": []}']
+    + [b'{"inputs": {}, "seen": {}, "outputs": {}, "entries": [{}]}'],
 )
 def test_a_receipt_that_cannot_be_read_means_not_run(project, ran, content):
     job = ran("runs: 2\n")

@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from tsns_workbook.plots import accuracy_by_k, fingerprint_heatmap, gain_forest_plot
+from matplotlib.text import Text
+from tsns_workbook.figure1 import draw_schematic
+from tsns_workbook.figure2 import similarity_dendrogram
+from tsns_workbook.plots import accuracy_by_k, fingerprint_heatmap, finish, gain_forest_plot
 
 matplotlib.use("Agg")
 
@@ -151,3 +154,28 @@ def test_labels_of_long_names_do_not_overlap():
     figure.canvas.draw()
     boxes = [tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()]
     assert np.all([upper.y0 > lower.y1 for upper, lower in zip(boxes, boxes[1:], strict=False)])
+
+
+@pytest.mark.parametrize("name", [r"a$\frac$.csv", "a$x_1$.csv", "$"])
+def test_a_dollar_sign_in_a_name_is_only_a_sign(name):
+    shares = SHARES.assign(source=SHARES["source"].replace("books", name))
+    shapes = pd.DataFrame([[1.0, 0.5], [0.5, 1.0]], [name, "qqp"], [name, "qqp"])
+    for figure in (
+        fingerprint_heatmap(shares, generated=False, title=f"Of {name}"),
+        gain_forest_plot(GAINS.assign(source=name), generated=False),
+        similarity_dendrogram(shapes, generated=False, title="Likeness"),
+    ):
+        figure.canvas.draw()
+        named = [text for text in figure.findobj(Text) if name in text.get_text()]
+        assert named and not any(text.get_parse_math() for text in named)
+
+
+def test_the_formulas_of_figure_1_and_of_an_axis_are_set():
+    figure = draw_schematic(2)
+    figure.canvas.draw()
+    formulas = [text for text in figure.findobj(Text) if r"\mathcal" in text.get_text()]
+    assert formulas and all(text.get_parse_math() for text in formulas)
+    figure, axes = plt.subplots()
+    axes.set_xscale("log")
+    finish(figure).canvas.draw()
+    assert all(text.get_parse_math() for text in axes.get_xticklabels())

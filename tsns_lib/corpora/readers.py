@@ -273,6 +273,7 @@ def _members(path: Path, pattern: str) -> tuple[list[tuple[re.Match[str], bytes]
         return read, unread
     try:
         with tarfile.open(path) as archive:
+            left = max(MAX_MEMBER, 100 * path.stat().st_size)  # text is packed to a third; a bomb to a thousandth
             for member in archive:
                 place = PurePosixPath(member.name)
                 if match := wanted.search(member.name):
@@ -283,8 +284,13 @@ def _members(path: Path, pattern: str) -> tuple[list[tuple[re.Match[str], bytes]
                         read.append((match, content.read()))
                     else:
                         unread.append(("", None, "link or outside path in the archive"))
-            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-                pass  # the checksum of a compressed archive is its last word, and is compared when it is reached
+                if (left := left - member.size) < 0:  # what is not read has to be unpacked too
+                    break
+            # the checksum of a compressed archive is its last word, and is compared when it is reached
+            while left >= 0 and archive.fileobj is not None and (rest := archive.fileobj.read(1 << 20)):
+                left -= len(rest)
+        if left < 0:
+            raise ValueError(f"{path}: unpacks to more than 100 times its size")
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path}: not a whole tar archive ({error})") from error
     return read, unread

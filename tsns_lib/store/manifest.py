@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tsns_lib.store.files import StoreError, atomic, content_hash, digests, once
 
-FORMAT = 2  # before, shards had no trailer and manifests no sha256
+FORMAT = 2  # of 1, where shards had no trailer and manifests no sha256, nothing is believed
 NO_MANIFEST = "no manifest, the entry is unfinished"
 
 
@@ -35,7 +35,7 @@ def promises(path: Path) -> tuple[dict[str, Shard], dict[str, Any]]:
     text = path.read_bytes()
     content = json.loads(text)
     try:
-        if (content["format"] != 1 or "sha256" in content) and text != _signed(content):
+        if content["format"] != FORMAT or text != _signed(content):
             raise ValueError("its sha256 is another")
         shards = {line["file"]: Shard(**{**line, "shape": tuple(line["shape"])}) for line in content["shards"]}
         if list(shards) != [f"{index:05d}.npy" for index in range(len(content["shards"]))] or not shards:
