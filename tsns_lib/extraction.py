@@ -152,9 +152,9 @@ def stored_activations(
     ((2, 2304), (1, 2))
     """
     texts, pairs = texts_of(texts_or_source, text_pairs)
-    together = (pooling, *also) if encoder.dtype == "float32" else (pooling,)  # else a pass alone has other bits
-    for each in together:
+    for each in (pooling, *also):
         check_settings(each, max_length, encoder, pairs is not None)
+    together = (pooling, *also) if encoder.dtype == "float32" else (pooling,)  # else a pass alone has other bits
     check_scheduler(scheduler)
     identity = {
         "encoder": encoder.digest,

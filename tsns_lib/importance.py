@@ -186,12 +186,10 @@ def resampled_importance(
     8
     """
     forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, seed)
-    resamples = Resamples(X, y, forest, n_jobs=n_jobs, store=store, scheduler=scheduler, progress=progress)
-    if tol is None:
-        return resamples.first(forest.n_resamples)
     if isinstance(neurons, str) or not np.iterable(neurons) or not (wanted := list(neurons)):
         raise ValueError(f"neurons: must be a list of one K or more, got {shown(neurons)}")
-    return max(resamples.enough_for(wanted).values(), key=len)
+    resamples = Resamples(X, y, forest, n_jobs=n_jobs, store=store, scheduler=scheduler, progress=progress)
+    return resamples.first(forest.n_resamples) if tol is None else max(resamples.enough_for(wanted).values(), key=len)
 
 
 class Resamples:
@@ -212,6 +210,7 @@ class Resamples:
         progress: bool = False,
     ) -> None:
         check_scheduler(scheduler)
+        store = Store(store)
         self._activations, self._classes = _checked(X, y, n_jobs, forest.engine)
         check_resamples(self._classes, forest)
         self._forest, self._scheduler, self._progress = forest, scheduler, progress
@@ -227,7 +226,7 @@ class Resamples:
             "engine": _engine_version(forest.engine),
             "seed": forest.seed,
         }
-        self._entry = Store(store).entry("importance", identity)
+        self._entry = store.entry("importance", identity)
 
     def enough_for(self, neurons: Sequence[int]) -> dict[int, np.ndarray]:
         """Give q for every K, each on as many resamples as its own choice needs (all J without `tol`).
@@ -400,10 +399,15 @@ def _array_hash(array: Activations) -> str:
     return content_hash(chain([header], (np.ascontiguousarray(block).data for block in row_blocks(array))))
 
 
-def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tuple[Activations, np.ndarray]:
-    """Activations as a finite matrix and labels as class numbers 0…C-1, or one clear line."""
+def check_threads(n_jobs: int | None) -> None:
+    """Raise a ValueError unless these are threads for a forest, as scikit-learn counts them."""
     if n_jobs is not None and not whole_number("n_jobs", n_jobs, -MOST_THREADS, MOST_THREADS):
         raise ValueError("n_jobs: must be -1 (all cores) or a positive number of threads, got 0")
+
+
+def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tuple[Activations, np.ndarray]:
+    """Activations as a finite matrix and labels as class numbers 0…C-1, or one clear line."""
+    check_threads(n_jobs)
     wanted = "a numeric matrix (rows × neurons)"
     activations = X if isinstance(X, Entry) else numbers("X", X, wanted)
     dtype, shape = activations.dtype, activations.shape

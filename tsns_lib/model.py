@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,19 +16,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tsns_lib.aggregation import source_pairs
 from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder, load_encoder
 from tsns_lib.executors import announce, is_shown
 from tsns_lib.extraction import check_settings, extract, texts_of
 from tsns_lib.fingerprints import fingerprint
-from tsns_lib.importance import Forest, forest_importance
+from tsns_lib.importance import Forest, check_threads, forest_importance
 from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction
 from tsns_lib.selectors import MultiTSNS
 from tsns_lib.store import Store, StoreError, atomic, content_hash
 from tsns_lib.transfer import parts_of, pool_of, tsns_choices
-from tsns_lib.validation import positive, share, shown
+from tsns_lib.validation import path, positive, share, shown, whole_number
 
 FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
 PAPER_FORESTS, PAPER_TREES = 100, 1_000  # of one source (paper §4.2)
@@ -117,6 +117,9 @@ class TransferModel:
         k = check_n_neurons(n_neurons, encoder.n_neurons)
         given_C = None if isinstance(C, str) and C == "cv" else positive("C", C)
         alpha, gamma = share("alpha", alpha, zero=True), share("gamma", gamma)
+        seed = whole_number("seed", seed, least=0)
+        source_pairs(2, pairing)
+        check_threads(n_jobs)
         check_settings(pooling, max_length, encoder, sources[0].is_pair)
         forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol)
         where: dict[str, Any] = {"store": store, "scheduler": scheduler}
@@ -133,9 +136,8 @@ class TransferModel:
         X, folds = pool.X[:, choice.selected], derive_seed(seed, "folds", pool.name)
         self.C_ = given_C or max(C_GRID, key=lambda each: cv_accuracy(X, pool.y, each, folds))
         facts: dict[str, Any] = {"sources": list(pool.members), "rows": len(pool.y), "n_neurons": k, "seed": seed}
-        self.settings_ = (
-            facts | reading | measured | {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma}
-        )
+        facts |= {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma}
+        self.settings_ = facts | reading | measured
         first = parts[0].source
         known = first.frame.drop_duplicates("label").sort_values("label").assign(text="")
         answers = Source(pool.name, first.task, "train", known, first.origin, first.classes)
@@ -172,6 +174,7 @@ class TransferModel:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as JSON and safetensors; the encoder is named by its digest, and its weights stay out."""
         self._check_fitted()
+        place = path("folder", folder)
         scaler, classifier = self.pipeline_
         encoder, answers = self.encoder_, self._answers
         tensors = {name: np.asarray(getattr(scaler, name)) for name in _SCALER}
@@ -188,7 +191,6 @@ class TransferModel:
             "stability": self.stability_ if np.isfinite(self.stability_) else None,
             "C": self.C_,
         }
-        place = Path(folder).expanduser()
         for name, whole in ((TENSORS, content), (FACTS, _sealed(facts, content))):
             with atomic(place / name) as file:
                 file.write(whole)
@@ -200,7 +202,9 @@ class TransferModel:
         Raises FileNotFoundError where there is none, StoreError where it is not as it was written, and ValueError where
         the encoder is not the one of the model.
         """
-        place = Path(folder).expanduser()
+        place = path("folder", folder)
+        if not isinstance(encoder, Encoder | None):
+            raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
         if not (place / FACTS).is_file() or not (place / TENSORS).is_file():
             raise FileNotFoundError(f"{place}: no saved model, which is {FACTS} and {TENSORS}")
         written, content = (place / FACTS).read_bytes(), (place / TENSORS).read_bytes()

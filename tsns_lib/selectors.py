@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tsns_lib.aggregation import MOST_SOURCES, Selection, aggregate, meta_importance, select, source_pairs
 from tsns_lib.classifier import AlphaSearch, alpha_grid, search_alpha, term_medians
 from tsns_lib.executors import check_scheduler
-from tsns_lib.importance import MOST_SEED, Forest, Resamples, check_resamples, check_values
+from tsns_lib.importance import MOST_SEED, Forest, Resamples, check_resamples, check_threads, check_values
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_lib.store import Store
@@ -38,6 +38,9 @@ class TSNSSelector(SelectorMixin, BaseEstimator):
             raise type(error)(f"X, y: {str(error).splitlines()[0]}") from None
         if self.engine == "sklearn":
             check_values(activations, self.engine)
+        check_scheduler(self.scheduler)
+        check_threads(self.n_jobs)
+        Store(self.store)
         return activations, labels
 
     def _forest(self, seed: int) -> Forest:
@@ -304,7 +307,6 @@ class MultiTSNS(TSNSSelector):
         else:
             pairs = source_pairs(len(sources), self.pairing)
             self.pairs_ = [(tuple(sources[m] for m in s1), tuple(sources[m] for m in s2)) for s1, s2 in pairs]
-            check_scheduler(self.scheduler)
             if max(float(activations.max()), -float(activations.min())) > LARGEST:
                 raise ValueError(f"X: holds values beyond {LARGEST:g}, with which no classifier can be fitted")
             seeds = [derive_seed(run, "+".join(map(str, s1))) for s1, _ in self.pairs_]

@@ -18,7 +18,7 @@ from tsns_lib.classifier import computable, fit_classifier, scores
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar, check_scheduler
 from tsns_lib.extraction import check_settings, extract, texts_of
-from tsns_lib.importance import Forest, Resamples
+from tsns_lib.importance import Forest, Resamples, check_threads
 from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
 from tsns_lib.selectors import MultiTSNS
@@ -167,6 +167,7 @@ def transfer_grid(
     alpha, C, gamma = share("alpha", alpha, zero=True), positive("C", C), share("gamma", gamma)
     source_pairs(2, pairing)
     check_scheduler(scheduler)
+    check_threads(n_jobs)
     forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol)
     compute: dict[str, Any] = {"n_jobs": n_jobs, "store": store, "scheduler": scheduler}
     measured = vars(forest).copy() | compute

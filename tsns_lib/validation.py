@@ -5,9 +5,11 @@ store is the same whichever of the two a caller passed.
 """
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,20 @@ def positive(name: str, value: Any) -> float:
     if not (number and sys.float_info.min <= value < math.inf):
         raise ValueError(f"{name}: must be positive, got {shown(value)}")
     return float(value)
+
+
+def truth(name: str, value: Any) -> bool:
+    """The value as a bool, or a ValueError."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def path(name: str, value: Any) -> Path:
+    """The value as a path, with `~` as the home folder where there is such a user, or a ValueError."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise ValueError(f"{name}: must be a path, got {type(value).__name__}")
+    return Path(os.path.expanduser(value))
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Files that are damaged, hostile or merely unusual: read right, or refused in one line that says where."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -178,7 +179,7 @@ def test_what_is_no_path_is_one_line(value):
         ({"split": ["train"]}, r"split: must be text, got \['train'\]"),
         ({"seed": True}, "seed: must be a whole number, got True"),
         ({"limit": True}, "limit: must be a whole number, got True"),
-        ({"data_dir": 3}, "data_dir: must be the path of a folder, got int"),
+        ({"data_dir": 3}, "data_dir: must be a path, got int"),
     ],
 )
 def test_a_bad_option_is_one_line(options, message):
@@ -292,6 +293,17 @@ def test_a_member_of_600_megabytes_is_refused_by_its_name(tmp_path, form):
         with (path / "train/pos/0_9.txt").open("wb") as file:
             file.truncate(size)
     with pytest.raises(ValueError, match=r"train/pos/0_9\.txt: 629,145,600 bytes, at most 100,000,000 are read"):
+        readers.read_imdb(path)
+
+
+@pytest.mark.parametrize("place", ["in a member that is not read", "after the end"])
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(readers, "MAX_MEMBER", 1_000_000)
+    zeros, rows = bytes(20_000_000), [member("train/pos/0_9.txt"), member("train/neg/0_1.txt", b"bad")]
+    path = archive(tmp_path / "a.tar.gz", *rows, *([member("a", zeros)] if place.startswith("in") else []))
+    if place == "after the end":
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + zeros))
+    with pytest.raises(ValueError, match=r"a\.tar\.gz: unpacks to more than 100 times its size"):
         readers.read_imdb(path)
 
 

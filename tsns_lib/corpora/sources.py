@@ -20,7 +20,7 @@ from tsns_lib.corpora.labels import listed
 from tsns_lib.corpora.own import read_own
 from tsns_lib.corpora.readers import Reading
 from tsns_lib.corpora.registry import REGISTRY, SPLITS, Corpus
-from tsns_lib.validation import whole_number
+from tsns_lib.validation import path, truth, whole_number
 
 _IS_NUMBER = re.compile("-?[0-9]+")
 
@@ -198,6 +198,9 @@ def load_source(
             raise ValueError(f"{argument}: must be text, got {value!r:.60}")
     seed = whole_number("seed", seed, least=0)
     limit = None if limit is None else whole_number("limit", limit)
+    if data_dir is not None:  # whether it is read or not
+        _folder(data_dir)
+    unescape = truth("unescape", unescape)
     own = {"text": text, "text_pair": text_pair, "label": label, "labels": labels, "unescape": unescape}
     is_frame = isinstance(given, pd.DataFrame) or hasattr(given, "to_pandas")
     if not is_frame and not (isinstance(given, str | os.PathLike) and isinstance(os.fspath(given), str)):
@@ -341,7 +344,7 @@ def _from_miniature(name: str, corpus: Corpus, split: str, seed: int) -> Source:
 
 def _from_own(given: Any, own: dict[str, Any]) -> Source:
     if isinstance(given, Path):
-        file = _expanded(given)
+        file = path("name_or_path", given)
         if not os.path.exists(file):  # not Path.exists, which raises for a text that is no path at all
             missing = f"{os.fspath(given)[:200]}: no such file, nor a corpus of Table 1"
             raise FileNotFoundError(f"{missing}: {', '.join(REGISTRY)}{_near(os.fspath(given))}")
@@ -413,18 +416,11 @@ def _near(word: str) -> str:
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     setting = "TSNS_DATA" if data_dir is None else "data_dir"
     folder = os.environ.get("TSNS_DATA") if data_dir is None else data_dir
-    if not isinstance(folder, str | os.PathLike | None):
-        raise ValueError(f"{setting}: must be the path of a folder, got {type(folder).__name__}")
-    if not folder:
+    if folder is None or folder == "":
         return None
-    if not os.path.isdir(_expanded(Path(folder))):
+    if not os.path.isdir(place := path(setting, folder)):
         raise FileNotFoundError(f"{setting}={os.fspath(folder)!r}: no such folder")
-    return _expanded(Path(folder))
-
-
-def _expanded(path: Path) -> Path:
-    """The path with `~` as the home folder; as it is, where there is no such user."""
-    return Path(os.path.expanduser(path))
+    return place
 
 
 def _place(corpus: Corpus, split: str, folder: Path) -> str | None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.validation import features_and_classes
+from tsns_lib.validation import features_and_classes, truth
 
 MOST_ROUNDS = 100
 PRECISION = 1e-6  # relative change of α/β at which the fixed point is reached (our choice)
@@ -44,6 +44,7 @@ def logme(X: ArrayLike, y: ArrayLike, *, intercept: bool = True) -> float:
     True
     """
     features, classes = features_and_classes(X, y)
+    intercept = truth("intercept", intercept)
     targets = (classes[:, None] == np.arange(classes.max() + 1)).astype(float)
     if intercept:
         features, targets = features - features.mean(axis=0), targets - targets.mean(axis=0)
