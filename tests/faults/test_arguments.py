@@ -33,7 +33,8 @@ from tsns_lib import (
     source_pairs,
     transfer_grid,
     water_fill,
-)from tsns_lib.transferability.text_embedding import text_embedding
+)
+from tsns_lib.transferability.text_embedding import text_embedding
 
 X = np.random.default_rng(0).normal(size=(60, 96))
 y = np.arange(60) % 2
@@ -162,7 +163,8 @@ BAD = {
     },
     TransferModel.load: {"folder": [None, 3, "/nowhere/at/all"], "encoder": ["builtin:minilm", 3]},
 }
-CALLED = {"texts_or_source": "text", "source": "text", "text_pairs": "text_pair", "name_or_path": "", "labels": ""}  # by a message
+# what a message calls an argument; "" where it only shows the value
+CALLED = {"texts_or_source": "text", "source": "text", "text_pairs": "text_pair", "name_or_path": "", "labels": ""}
 SHOWN = {"progress", "verbose"}  # whatever is true shows a bar
 CASES = [
     pytest.param(use, name, value, id=f"{use.__qualname__}-{name}-{number}")
