@@ -34,7 +34,7 @@ SMALL = {
         "null_runs": 1,
         "fraction": 0.7,
     },
-    **{"max_length": 32, "forest_length": 32, "fingerprint_length": 32, "draws": 2, "n_boot": 20, "known_rows": 60},
+    **{"max_length": 32, "forest_length": 32, "fingerprint_length": 32, "draws": 2, "n_boot": 20},
     **{"rows": 80, "n_rows": 60, "test_rows": 60, "fisher_rows": 16, "sizes": [32, 64], "epochs": 1},
 }
 CLASSES = {"snli": ("neutral", "entailment"), "mnli": ("neutral", "entailment"), "scitail": ("neutral", "entails")}

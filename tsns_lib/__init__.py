@@ -29,6 +29,7 @@ _HOME = {
     "TransferModel": "model",
     "hidden_state_variability": "transferability.variability",
     "logme": "transferability.logme",
+    "text_embedding": "transferability.text_embedding",
 }
 __all__ = [*_HOME, "__version__"]
 

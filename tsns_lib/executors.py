@@ -36,21 +36,56 @@ WATCH_SECONDS = 0.5  # how soon a worker notices that its caller is gone
 SHARED_MEMORY, ROOMY_BYTES = Path("/dev/shm"), 2e9  # joblib's own rule: arrays lie in memory where this much is free
 SAME_VERSIONS = ("numpy", "numba", "scikit-learn", "torch", "transformers")  # packages that determine the bits
 
+RUNNER = "TSNS_RUNS_NOTEBOOK"  # in the environment of a kernel: the runner passes progress on, and keeps none of it
+
 Unit = Any
 Function = Callable[..., Any]
 
 
+class _Inside:
+    """Where a bar inside another one writes: into the text of that one."""
+
+    def __init__(self, outer: tqdm) -> None:
+        self._outer = outer
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self._outer.set_postfix_str(text.strip())
+
+    def flush(self) -> None:
+        pass
+
+
+_outermost: tuple[Any, tqdm] | None = None  # the bar that is shown, and the turn of the notebook that it belongs to
+
+
 def bar(items: Iterable | None = None, *, show: bool, **options: Any) -> tqdm:
-    """A progress bar over the items that vanishes when done; `TQDM_DISABLE` hides it where it would be shown."""
-    if not show:
-        options["disable"] = True  # and never False, which would overrule the environment
-    return tqdm(items, leave=False, **options)
+    """A progress bar over the items that vanishes when done; `TQDM_DISABLE` hides it where it would be shown.
+
+    There is one bar at a time: one inside another stands in its text. JupyterLab shows a widget, a log nothing; where
+    `tsns run` executes a notebook, it passes on what the notebook writes.
+    """
+    global _outermost
+    if not is_shown(show):
+        return tqdm(items, disable=True, **options)
+    options |= {"leave": False, "position": 0}
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    turn, executed = getattr(shell, "execution_count", None), RUNNER in os.environ
+    if _outermost and _outermost[0] == turn and not (outer := _outermost[1]).disable:
+        return tqdm(items, file=_Inside(outer), bar_format="{desc} {n_fmt}/{total_fmt}", **options)
+    if hasattr(shell, "kernel") and not executed:
+        from tqdm.notebook import tqdm as widget
+
+        _outermost = turn, widget(items, **options)
+    else:
+        _outermost = turn, tqdm(items, disable=False if executed else None, **options)  # None: unless a terminal
+    return _outermost[1]
 
 
 def is_shown(show: bool) -> bool:
     """Whether a bar would be seen; only then is it worth the time to measure what the work will cost."""
-    with bar(show=show, file=io.StringIO()) as probe:
-        return not probe.disable
+    with tqdm(file=io.StringIO()) as probe:  # reads TQDM_DISABLE
+        return show and not probe.disable
 
 
 WORTH_SAYING = 10  # seconds that a forecast is for, at least
@@ -60,13 +95,14 @@ def announce(work: str, seconds: float, n_bytes: float) -> None:
     """Say in one line, before long work such as "100 forests of 1,000 trees" starts, what it will cost."""
     if seconds < WORTH_SAYING:
         return
-    hours, minutes = seconds / 3600, seconds / 60
-    time = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
-    if hours >= 1:
-        time = f"{hours:.1f} h"
+    time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+    if seconds >= 3600:
+        time = f"{seconds / 3600:.1f} h"
     size = f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
     # a carriage return marks the line as progress, which does not stay in an executed notebook
-    print(f"\r{work}: about {time}, {size} on disk", file=sys.stderr, flush=True)
+    mark = "\r" if RUNNER in os.environ else ""
+    with tqdm.external_write_mode(sys.stderr):
+        print(f"{mark}{work}: about {time}, {size} on disk", file=sys.stderr, flush=True)
 
 
 def check_scheduler(scheduler: str | None) -> None:

@@ -79,6 +79,26 @@ def t_interval(values: ArrayLike, others: ArrayLike | None = None) -> Measured:
     return Measured(estimate, float(low), float(high), float(test.pvalue))
 
 
+FEWEST = 4  # sources of a group: with three, no correlation can be told from chance
+
+
+def groups_of(**groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """The groups that are not empty; a ValueError, before any work, where one has too few sources to correlate.
+
+    Examples
+    --------
+    >>> groups_of(sentiment={"a": "train", "b": "test", "c": "train", "d": "train"}, pairs={})
+    {'sentiment': ['a', 'b', 'c', 'd']}
+    """
+    found = {name: list(splits) for name, splits in groups.items() if splits}
+    for name, sources in found.items():
+        if len(sources) < FEWEST:
+            raise ValueError(f"{name}: a correlation over pairs of sources needs {FEWEST} of them, got {len(sources)}")
+    if not found:
+        raise ValueError(f"{', '.join(groups)}: all are empty; one of them names {FEWEST} sources or more")
+    return found
+
+
 def kinship(similarity: pd.DataFrame, groups: Mapping[str, str], *, seed: int = 0) -> Measured:
     """Mean similarity of two sources within a group minus the mean between groups, times 100; groups are permuted.
 
@@ -122,7 +142,7 @@ def correlate(relations: Sequence[Relation], correlation: str, *, within: bool =
     if correlation not in CORRELATIONS:
         raise ValueError(f"correlation: must be 'spearman' or 'pearson', got {correlation!r}")
     least = min(len(x) for x, _ in relations)
-    if least < 4:
+    if least < FEWEST:
         raise ValueError(f"relations: need at least four sources in every group, got {least}")
     prepare = _preparation(correlation, within)
     predictors, outcomes = ([prepare(relation[side]) for relation in relations] for side in (0, 1))

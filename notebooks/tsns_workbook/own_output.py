@@ -13,7 +13,6 @@ import pandas as pd
 
 from tsns_lib import TransferModel
 from tsns_lib.corpora.own import read_texts
-from tsns_lib.corpora.registry import REGISTRY
 from tsns_workbook.own_text import CV, TSNS, Corpora, Judged, load, neuron_table
 from tsns_workbook.project import ProjectError
 
@@ -38,7 +37,6 @@ def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         found["encoder"] = _whole(given["encoder"])
     stem = Path(given["source"]).name.partition(".")[0]
     found["out"] = os.path.abspath(given["out"] or f"{stem}-report")
-    found["known"] = list(REGISTRY) if os.environ.get("TSNS_DATA") else []
     return SETTINGS | found
 
 
@@ -96,12 +94,21 @@ def _as_options(message: str, target: str) -> str:
     message = re.sub(
         r"name yours with (\w+)=$", lambda found: f"name yours with --{role}{found[1].replace('_', '-')}", message
     )
+    message = message.replace(
+        "labels= must name every class, with None", f"--{role}labels must name every class, with 3="
+    )
     example = "--labels 1=neg,2=neg,3=,4=pos,5=pos (3 is left out) or --target-labels renames them"
     return re.sub(r"load_source\(\.\.\., labels=.*\) renames them", example, message)
 
 
 def finish(notebook: nbformat.NotebookNode, out: Path) -> str:
-    """Write the page beside the executed notebook; return what it advises and what was written."""
+    """Write the page, and the notebook without what bars wrote; return what it advises and what was written."""
+    from tsns_workbook.run import joined_streams  # papermill, which the notebook itself does not need
+
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined_streams(cell.outputs)
+    nbformat.write(notebook, out / "report.ipynb")
     (out / "report.html").write_text(page(notebook), encoding="utf-8")
     advice = next(cell for cell in notebook.cells if cell.get("id") == "short-answer").outputs[0].data["text/markdown"]
     files = "report.html, report.ipynb, neurons.csv, predictions.csv and model"

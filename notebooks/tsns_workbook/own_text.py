@@ -19,17 +19,15 @@ from sklearn.dummy import DummyClassifier
 from sklearn.feature_selection import f_classif
 from sklearn.model_selection import StratifiedGroupKFold
 
-from tsns_lib import SingleTSNS, TransferModel, extract, fingerprint_similarity, load_source
+from tsns_lib import SingleTSNS, TransferModel, extract, load_source
 from tsns_lib.classifier import computable, cv_accuracy, fit_classifier
 from tsns_lib.corpora.own import headings, read_texts
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
 from tsns_lib.extraction import stored_activations
-from tsns_lib.fingerprints import cosine, fingerprint_frame
 from tsns_lib.ranking import select_neurons
 from tsns_lib.sampling import derive_seed
-from tsns_lib.transferability.text_embedding import text_embedding
 from tsns_workbook.ladder import fit_words
 from tsns_workbook.plots import BLUE, INK, ORANGE, STYLE, finish
 from tsns_workbook.report import caption
@@ -181,6 +179,10 @@ def warnings_of(corpora: Corpora, table: pd.DataFrame) -> list[str]:
         for fact in ("repeated texts", "texts with two labels", "texts that the other file has, too"):
             if facts[fact]:
                 said.append(f"{corpus.name}: {facts[fact]} {fact}.")
+        if facts["with HTML entities"]:
+            said.append(
+                f"{corpus.name}: {facts['with HTML entities']} texts with HTML entities; unescape=true mends them."
+            )
     return said
 
 
@@ -193,9 +195,10 @@ def _texts(source: Source) -> pd.Series:
 
 
 def read_rows(source: Source, encoder: Encoder, max_length: int) -> Rows:
-    """The texts of a source and their activations."""
-    cls, mean = (extract(source, encoder, pooling=pooling, max_length=max_length) for pooling in ("cls", "mean"))
-    return Rows(_texts(source), computable(cls), computable(mean[:, -encoder.hidden_size :]))
+    """The texts of a source and their activations: what the store lacks of both poolings comes from one pass."""
+    last_layer = np.arange(encoder.n_neurons - encoder.hidden_size, encoder.n_neurons)
+    mean = stored_activations(source, encoder, pooling="mean", also=["cls"], max_length=max_length).columns(last_layer)
+    return Rows(_texts(source), computable(extract(source, encoder, max_length=max_length)), computable(mean))
 
 
 def contest(
@@ -416,7 +419,7 @@ def largest_weights(model: TransferModel, n: int = 10) -> pd.DataFrame:
     """The neurons with the largest weights, of any class."""
     table = neuron_table(model)
     order = table.iloc[:, 2:].abs().max(axis=1).sort_values(ascending=False, kind="stable").index
-    return table.loc[order[:n]].round(3).reset_index(drop=True)
+    return table.loc[order[:n]].round(3).set_index(["layer", "neuron"])
 
 
 def layer_table(model: TransferModel, frame: pd.DataFrame) -> pd.DataFrame:
@@ -435,38 +438,3 @@ def stability(model: TransferModel) -> str:
     return (
         f"Two halves of the resamples share {model.stability_:.0%} of the {k} neurons; chance alone gives {k / n:.0%}."
     )
-
-
-def load_known(names: Sequence[str], rows: int, corpora: Corpora) -> tuple[list[Source], str]:
-    """Known sources, the given corpora left out, and a sentence on those that are not there."""
-    own = {corpus.name for corpus in corpora[:2] if corpus}
-    found, missing = [], []
-    for name in names:
-        try:
-            found += [] if name in own else [load_source(name, limit=rows)]
-        except FileNotFoundError:
-            missing.append(name)
-    without = f"Not there: {', '.join(missing)}." if missing else ""
-    return found, without if found else "No known sources: set TSNS_DATA to the folder of the official files."
-
-
-def known_table(
-    own: pd.DataFrame, shuffled: pd.DataFrame, known: Sequence[Source], source: Source, encoder: Encoder, **forest: Any
-) -> pd.DataFrame:
-    """How like the source each known corpus is, the most like by its texts first.
-
-    `own` and `shuffled` are fingerprint frames of the source, the second with permuted labels: what it has in common
-    with a known fingerprint, no task explains. The first column is TextEmb, which needs no labels.
-    """
-    columns = ["known source", "task", "cosine of the texts", "cosine of the fingerprints", "the same, labels shuffled"]
-    if not known:
-        return pd.DataFrame(columns=columns)
-    mine = text_embedding(source, encoder, max_length=forest["max_length"], progress=False)
-    prints = fingerprint_frame(known, encoder, **forest)
-    rows = []
-    for corpus, shares in zip(known, prints["shares"], strict=True):
-        theirs = text_embedding(corpus, encoder, max_length=forest["max_length"], progress=False)
-        null = [fingerprint_similarity(shares, draw) for draw in shuffled["shares"]]
-        like = fingerprint_similarity(shares, own["shares"].iloc[0])
-        rows.append((corpus.name, corpus.task, cosine(mine, theirs), like, max(null)))
-    return pd.DataFrame(rows, columns=columns).sort_values("cosine of the texts", ascending=False, ignore_index=True)

@@ -19,7 +19,7 @@ from tsns_lib.executors import check_scheduler
 _TYPES = {"bool": bool, "int": int, "float": int | float, "str": str, "list": list, "dict": dict}
 
 # Notebooks that compare with figures which the paper has of its own corpora only.
-OF_THE_PAPER = ("01_table1", "03_figure2", "04_table2", "05_table3", "06_table4", "07_table5")
+OF_THE_PAPER = ("01_table1", "03_figure2", "04_table2", "05_table3", "06_table4", "07_table5", "12_task")
 
 
 class ProjectError(ValueError):
@@ -233,8 +233,8 @@ def _refuse_own_text(name: str, parameters: Mapping[str, Any]) -> None:
         for corpus in parameters.get(key) or ():
             known = str(corpus).partition("@")[0].rpartition(":")[2] in REGISTRY
             if not known:
-                fault = f"{corpus!r} is no corpus of the paper, with whose figures this notebook compares"
-                raise ProjectError(f"{key} of {name}: {fault}; 08, 14 and 30 take files of your own")
+                fault = f"{corpus!r} is no corpus of the paper, whose figures and domains this notebook compares"
+                raise ProjectError(f"{key} of {name}: {fault}; 30 and 08, 10, 11, 13, 14, 15, 20 take your own")
 
 
 def _literal(code: str) -> Any:
@@ -273,10 +273,16 @@ class _Yaml12(yaml.SafeLoader):
     """YAML 1.2, without what YAML 1.1 reads in another way.
 
     PyYAML follows YAML 1.1, where no is False, 010 is 8, 1:30 is 90, 2020-01-01 is a date and 1e-3 is text. Here
-    numbers are decimal, such a word is refused, and so is a key that stands twice.
+    numbers are decimal, such a word is refused, and so are a key that stands twice and an alias, of which a few lines
+    can make more than fits in memory.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # those of YAML 1.2 are added below
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ConstructorError(None, None, "an alias (*) is not read; write it out", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

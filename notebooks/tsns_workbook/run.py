@@ -23,12 +23,13 @@ from nbformat import NotebookNode
 from traitlets import default
 from traitlets.config import Config
 
-from tsns_lib.executors import run_units
+from tsns_lib.executors import RUNNER, run_units
 from tsns_lib.store import atomic, sweep
 from tsns_workbook.project import Job, Outcome
 from tsns_workbook.receipts import inputs, state, versions, write_json, write_receipt
 
 RECORD = "application/vnd.tsns.result+json"
+LOG_SECONDS = 60  # from one state of a bar to the next in a log
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -85,6 +86,23 @@ def _turn(job: Job) -> Iterator[None]:
         yield
 
 
+class _Log:
+    """Standard error without carriage returns: lines pass, and of what bars write over themselves a state a minute."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + LOG_SECONDS
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines(keepends=True):
+            is_state = not line.endswith("\n")
+            if line.strip() and (not is_state or time.monotonic() >= self._next):
+                self._next = time.monotonic() + LOG_SECONDS if is_state else self._next
+                print(line.rstrip(), file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 # execution, here or on a worker
 
 
@@ -98,6 +116,9 @@ class _ThisPython(AsyncKernelManager):
     @default("transport_encryption")
     def _encrypted_where_possible(self) -> str:
         return "auto"  # without it, every kernel starts with a warning
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        await super().start_kernel(**options | {"env": os.environ | {RUNNER: "1"}})
 
 
 def _execute(job: Job, cluster: str | None) -> NotebookNode:
@@ -160,10 +181,15 @@ def execute_here(source: Path, part: Path, parameters: dict[str, Any]) -> Notebo
             language="python",
             cwd=source.parent,  # as JupyterLab and nbval do
             progress_bar=False,
-            stderr_file=sys.stderr,  # shows the notebook's own progress bars
+            # shows the notebook's own progress bars
+            stderr_file=sys.stderr if sys.stderr.isatty() else _Log(),
             record_timing=False,
             kernel_manager_class=_ThisPython,
-            config=Config(KernelManager={"connection_file": str(folder / "kernel.json")}),
+            config=Config(
+                KernelManager={"connection_file": str(folder / "kernel.json")},
+                # what happens in cells is in the notebook; a kernel that is interrupted logs pages of its own
+                NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=50"]},
+            ),
         )
     notebook = nbformat.read(part, as_version=4)
     for cell in _code_cells(notebook):
@@ -237,12 +263,12 @@ def settle(notebook: NotebookNode, root: Path) -> None:
             lines = [line for line in cell.source.splitlines(keepends=True) if not line.startswith("scheduler = ")]
             cell.source = _without_places("".join(lines), root)
         if cell.cell_type == "code":
-            cell.outputs = [_without_places(output, root) for output in _joined_streams(cell.outputs)]
+            cell.outputs = [_without_places(output, root) for output in joined_streams(cell.outputs)]
             for output in cell.outputs:  # without its state a widget shows an error, but its text still reads well
                 output.get("data", {}).pop(_WIDGET_VIEW, None)
 
 
-def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Join each stream of a cell into one output, and drop the lines that progress bars left in stderr."""
     streams: dict[str, NotebookNode] = {}
     joined = []

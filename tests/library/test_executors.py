@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -316,24 +317,49 @@ def hear_interrupts():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.parametrize("where", ["here", "cluster"])
-def test_an_interrupt_starts_no_further_notebook(project, where, request):
+@pytest.mark.parametrize(("where", "n_started"), [("one at a time", 1), ("here", 2), ("cluster", 2)])
+def test_an_interrupt_is_one_line_and_starts_no_further_notebook(project, where, n_started, request):
     text = (project / "notebooks/01_units.ipynb").read_text()
     slow = text.replace("print(runs, os.getcwd())", "open(f'{where}/{os.getpid()}', 'x'); __import__('time').sleep(60)")
     for name in ("01_units", "02_units", "03_units", "04_units", "05_units"):
         (project / f"notebooks/{name}.ipynb").write_text(slow.replace("runs = 1", "runs = 1\\nwhere = ''"))
         (project / f"params/mini/{name}.yaml").write_text(f"where: {project}/started\n")
     (project / "started").mkdir()
-    words = ["--jobs", "2"] if where == "here" else ["--scheduler", request.getfixturevalue("cluster")]
-    command = [sys.executable, "-m", "tsns_workbook.cli", "run", *words]
+    words = {"one at a time": lambda: [], "here": lambda: ["--jobs", "2"]}
+    words["cluster"] = lambda: ["--scheduler", request.getfixturevalue("cluster")]
+    command = [sys.executable, "-m", "tsns_workbook.cli", "run", *words[where]()]
     runner = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_interrupts
     )
     until = time.monotonic() + 90
-    while len(list((project / "started").iterdir())) < 2:
+    while len(list((project / "started").iterdir())) < n_started:
         assert time.monotonic() < until and runner.poll() is None
         time.sleep(0.1)
     os.killpg(runner.pid, signal.SIGINT)
-    runner.communicate(timeout=90)
-    assert runner.returncode == 130
-    assert len(list((project / "started").iterdir())) == 2
+    said = runner.communicate(timeout=90)[1].decode()
+    assert (runner.returncode, said) == (130, "tsns: interrupted; run the same command again to continue\n")
+    assert len(list((project / "started").iterdir())) == n_started
+
+
+# progress
+
+
+def test_a_bar_inside_another_one_stands_in_its_text(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setenv(executors.RUNNER, "1")
+    with executors.bar(total=2, desc="sources", show=True) as outer:
+        for _ in executors.bar(range(3), desc="resamples of mine", show=True):
+            assert "resamples of mine" in outer.postfix
+            executors.announce("forests", 30, 0)
+    shown = capsys.readouterr().err
+    lines = {line.split(":")[0] for line in re.split("[\r\n]", shown) if line.strip()}
+    assert lines == {"sources", "forests"}
+    assert shown.endswith("\r")  # the bar is gone
+
+
+def test_a_log_has_lines_without_carriage_returns(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    for _ in executors.bar(range(2), desc="sources", show=True):
+        executors.announce("forests", 30, 0)
+        executors.announce("what takes no time", 9, 0)
+    assert capsys.readouterr().err == 2 * "forests: about 30 s, 0.0 MB on disk\n"

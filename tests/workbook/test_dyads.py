@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import pearsonr, spearmanr, ttest_1samp, ttest_ind
-from tsns_workbook.dyads import correlate, kinship, t_interval
+from tsns_workbook.dyads import correlate, groups_of, kinship, t_interval
 
 NAMES = list("abcdef")
 OFF = ~np.eye(6, dtype=bool)
@@ -154,3 +154,12 @@ def test_kinship_needs_groups_for_all():
         kinship(alike, {name: "x" for name in "abcde"})
     with pytest.raises(ValueError, match="groups: need two"):
         kinship(alike, dict.fromkeys(NAMES, "x"))
+
+
+def test_a_group_may_be_empty_but_not_too_small():
+    four = dict.fromkeys("abcd", "train")
+    assert groups_of(sentiment={}, pairs=four) == {"pairs": ["a", "b", "c", "d"]}
+    with pytest.raises(ValueError, match="sentiment: a correlation over pairs of sources needs 4 of them, got 2"):
+        groups_of(sentiment={"a": "train", "b": "train"}, pairs={})
+    with pytest.raises(ValueError, match="sentiment, pairs: all are empty"):
+        groups_of(sentiment={}, pairs={})

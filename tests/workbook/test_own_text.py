@@ -114,12 +114,12 @@ def test_rows_that_are_not_used_are_said_once(tmp_path, recwarn):
     assert not recwarn.list
 
 
-@pytest.mark.parametrize(("name", "key"), [("04", "sources"), ("03", "null_sources"), ("05", "targets")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("04", "sources"), ("03", "null_sources"), ("05", "targets"), ("12", "sources")]
+)
 def test_a_notebook_of_the_paper_refuses_own_text_before_any_work(name, key):
     root = Path(__file__).parents[2]
-    with pytest.raises(
-        ProjectError, match=f"{key} of {name}.*'a.csv' is no corpus of the paper.*30 take files of your own"
-    ):
+    with pytest.raises(ProjectError, match=f"{key} of {name}.*'a.csv' is no corpus of the paper.*20 take your own"):
         plan(root, "mini", [name], {key: {"a.csv": "train"} if key == "targets" else ["miniature:sst", "a.csv"]})
 
 

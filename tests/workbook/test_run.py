@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from tsns_workbook import run
 from tsns_workbook.cli import main
 
 RECORD = """from IPython.display import display
@@ -32,7 +33,28 @@ def wait_for(path):
         time.sleep(0.05)
 
 
-# what a run leaves behind
+# what a run shows and leaves behind
+
+
+def test_a_log_has_no_carriage_returns_and_a_notebook_no_progress(project, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    bars = "from tsns_lib.executors import announce, bar\nfor _ in bar(range(3), show=True): announce('work', 60, 1e6)"
+    project.write("01_good", bars)
+    assert main(["run"]) == 0
+    assert project.text("01_good") == ""
+    said = capsys.readouterr().err
+    assert "\r" not in said and said.count("work: about 60 s, 1.0 MB on disk\n") == 3
+
+
+def test_a_state_of_a_bar_is_a_line_a_minute(capsys, monkeypatch):
+    texts = ["\rsources:  10%", "\r          \r\rforests: about 30 s\n\rsources:  20%  \r"]
+    for seconds in (60, 0):
+        monkeypatch.setattr(run, "LOG_SECONDS", seconds)
+        log = run._Log()
+        for text in texts:
+            log.write(text)
+    lines = ["forests: about 30 s", "sources:  10%", "forests: about 30 s", "sources:  20%"]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_a_run_writes_output_results_and_a_summary_and_is_then_skipped(project, capsys):

@@ -18,15 +18,28 @@ def text_embedding(
     store: Store | str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Mean over a corpus of the last layer's mean over all tokens that are not padding (arXiv 2005.00770).
+    """Mean over a corpus of the last layer's mean over all tokens that are not padding (TextEmb, arXiv 2005.00770).
 
-    Takes what `tsns_lib.extract` takes, texts and a frozen encoder; 128 tokens are kept (their released code). The
-    vector has the shape (hidden_size,).
+    Parameters
+    ----------
+    source, encoder, max_length, store, progress
+        As in `tsns_lib.extract`; 128 tokens are kept (their released code). Labels are not read.
+
+    Returns
+    -------
+    ndarray of shape (hidden_size,)
+        The larger the cosine of two corpora, the more alike they are.
+
+    Raises
+    ------
+    ValueError, StoreError
+        As `tsns_lib.extract`.
 
     Examples
     --------
-    >>> from tsns_lib.encoders import load_encoder
-    >>> text_embedding(["A made-up line.", "Another one."], load_encoder(), progress=False).shape
+    >>> import tsns_lib
+    >>> encoder, lines = tsns_lib.load_encoder(), ["A made-up line.", "Another one."]
+    >>> text_embedding(lines, encoder, progress=False).shape
     (384,)
     """
     options: dict[str, Any] = {"max_length": max_length, "store": store, "progress": progress}
