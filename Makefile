@@ -54,10 +54,10 @@ test-docs:
 test-notebooks:
 	TQDM_DISABLE=1 "$(BIN)/pytest" --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg outputs/reference
 
-mutants: install ## break important lines one at a time; a test must notice each (some 20 minutes)
+mutants: install ## break important lines one at a time; the test named for each must notice (some five minutes)
 	"$(BIN)/python" tests/mutants.py
 
-soak: install ## kill the work a hundred times at random, run it again, and compare every byte; takes some ten minutes
+soak: install ## kill the work 100 times, flip 200 bytes of its store, run it again, compare all; some twenty minutes
 	"$(BIN)/python" tests/faults/soak.py
 
 rehearsal: install ## run the profile paper on generated corpora and a narrow random encoder of 24 layers
@@ -78,11 +78,12 @@ reference: run ## copy the results of make run to outputs/reference, where they 
 	@for file in params/mini/*.yaml; do name=$$(basename "$$file" .yaml); \
 	  cp "outputs/mini/$$name.ipynb" "outputs/mini/$$name.results.json" outputs/reference/ || exit 1; done
 
-picture: install ## write the README's results and its figure from the executed notebooks of outputs/local
+picture: install ## write what is shown of outputs/local: the README's results and figure, figures of the known sources
 	"$(BIN)/python" -m tsns_workbook.headline
+	"$(BIN)/python" -m tsns_workbook.known
 
-site: install ## pages to read without a network, in build/site; needs pip install -e '.[site]'
-	"$(BIN)/python" -m tsns_workbook.teaching.site
+site: install ## pages to read without a network, in build/site; needs pip install -e '.[site]'; REPOSITORY=URL links Binder and Colab
+	REPOSITORY="$(REPOSITORY)" "$(BIN)/python" -m tsns_workbook.teaching.site
 
 slides: install ## slides of the lessons, in build/slides; needs pip install -e '.[site]'
 	"$(BIN)/python" -m tsns_workbook.teaching.slides
@@ -90,5 +91,6 @@ slides: install ## slides of the lessons, in build/slides; needs pip install -e 
 browser-test: install ## JupyterLab and the site in the system's chromium; needs pip install -e '.[browser]'
 	"$(BIN)/pytest" tests/browser
 
-lab: install ## open the notebooks in JupyterLab
-	"$(BIN)/jupyter-lab"
+lab: install ## open copies of the notebooks in JupyterLab, from build/lab; those that git tracks stay as they are
+	mkdir -p build/lab && cp -Rn notebooks/*.ipynb notebooks/lessons build/lab/ || true
+	"$(BIN)/jupyter-lab" $$(test "$$(id -u)" != 0 || echo --allow-root) --LabApp.default_url=/lab/tree/build/lab

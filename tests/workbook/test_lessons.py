@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from tsns_workbook.teaching import check
 from tsns_workbook.teaching.build import SOLUTION, student_copies, student_copy, without_answer
 from tsns_workbook.teaching.guess import reveal
-from tsns_workbook.teaching.site import lesson_page, problems
+from tsns_workbook.teaching.site import lesson_page, problems, public_links
 from tsns_workbook.teaching.slides import lesson_slides
 
 LESSONS = Path(__file__).parents[2] / "notebooks/lessons"
@@ -180,6 +180,13 @@ def test_a_page_folds_answers_and_leaves_out_what_needs_a_kernel_or_a_teacher():
     assert [cell.source for cell in page.cells] == ["guess = 3", "reveal(guess, 4)", "figure"]
     assert [cell.metadata["tags"] for cell in page.cells] == [["hide-input", "solution"], ["hide-output"], []]
     assert solution.cells[2].metadata == {}
+
+
+def test_pages_link_to_a_public_repository_only_if_there_is_one():
+    assert public_links("") == {}
+    options = public_links("https://example.org/tsns")
+    assert options["repository_url"] == "https://example.org/tsns"
+    assert sorted(options["launch_buttons"]) == ["binderhub_url", "colab_url"]
 
 
 def test_a_slide_has_the_heading_the_questions_and_the_pictures():

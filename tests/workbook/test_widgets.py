@@ -1,5 +1,7 @@
 """The lesson's widgets without a kernel: set a control, read the sentence and the figure."""
 
+import time
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -116,6 +118,18 @@ def test_a_change_draws_a_new_picture(build):
     before = explorer.picture.value
     slider.index = 0
     assert bytes(explorer.picture.value[:4]) == b"\x89PNG" and explorer.picture.value != before
+
+
+@pytest.mark.parametrize("build", [budget, alpha])
+def test_a_move_takes_less_than_a_third_of_a_second(build):
+    explorer = build()
+    (slider,) = explorer.controls.values()
+    seconds = []
+    for index in (0, 1, 0, 1, 0):
+        before = time.process_time()  # of this process alone, whatever else the machine does
+        slider.index = index
+        seconds.append(time.process_time() - before)
+    assert sorted(seconds)[2] < 0.3
 
 
 def test_a_picture_does_not_jump_when_its_sentence_wraps():

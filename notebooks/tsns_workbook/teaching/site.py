@@ -3,6 +3,10 @@
 A copy of what is to be read is laid out as in the repository, so that relative links hold, and Sphinx makes it into
 pages with search, formulas and pictures. The lessons are executed on the way; the notebooks of `outputs/local` are
 shown as they were executed. No page asks for anything from the network.
+
+With REPOSITORY, the public address of this repository, every page links to its source there and, where it is a
+notebook, to Binder and Colab, which run it in a browser. Binder installs `environment.yml`; Colab needs the package
+installed in its first cell.
 """
 
 import os
@@ -22,7 +26,7 @@ from tsns_workbook.teaching.build import SOLUTION, TEACHER
 
 WIDGET = "widget"  # tag of a cell whose widget needs a kernel; the picture beside it stays
 FRONT = "outputs/local/00_scoreboard.ipynb"
-GUIDES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+GUIDES = ["README.md", "CLUSTER.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 FILES = [*GUIDES, "LICENSE", "CITATION.cff", "pyproject.toml", "requirements.lock"]
 EXTENSIONS = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline"]
 SETTINGS: dict[str, Any] = {
@@ -49,6 +53,13 @@ SETTINGS: dict[str, Any] = {
     "autodoc_typehints": "none",
     "suppress_warnings": ["mystnb.unknown_mime_type", "myst.xref_missing"],  # links are checked below, all of them
 }
+
+
+def public_links(repository: str) -> dict[str, Any]:
+    """Options of the theme that link each page to its source in a public repository, to Binder and to Colab."""
+    launch = {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com"}
+    source = {"repository_url": repository, "repository_branch": "main", "use_source_button": True}
+    return source | {"use_repository_button": True, "launch_buttons": launch} if repository else {}
 
 
 def lesson_page(solution: NotebookNode) -> NotebookNode:
@@ -175,7 +186,8 @@ def main() -> None:
     """Build the site."""
     folder, source = fresh("site")
     lay_out(project_root(), source)
-    make(source, folder, "html", SETTINGS)
+    theme = SETTINGS["html_theme_options"] | public_links(os.environ.get("REPOSITORY", ""))
+    make(source, folder, "html", SETTINGS | {"html_theme_options": theme})
 
 
 if __name__ == "__main__":
