@@ -96,7 +96,11 @@ def false_answer(table: pd.DataFrame) -> str:
     called = {kind: _range(100 * rows["reproduced"], 1) for kind, rows in table.groupby("interval", sort=False)}
     more = table[(table["interval"] == CROSSED) & ~table["as said"]]
     names = ", ".join(f"{row['contrast']} ({row['pooling']})" for _, row in more.iterrows())
-    said = f"More often than allowed: {names}." if names else "No contrast exceeds that with the crossed bootstrap."
+    said = (
+        f"More often than allowed: {names}."
+        if names
+        else "With the crossed bootstrap no contrast does so more often, as far as their number can tell."
+    )
     return (
         f"{table['studies'].iloc[0]} studies with shuffled labels: the crossed bootstrap calls a gain *reproduced* in"
         f" **{called[CROSSED]} %** of them, an interval over target rows only in {called[TARGET_ROWS]} %; 2.5 % are"

@@ -133,7 +133,7 @@ def correlation_by_K(
             accuracy, auc = found.loc["accuracy"], found.loc["auc"]
             columns = {"ρ, accuracy": accuracy["estimate"], "p, accuracy": accuracy["p"]}
             rows[scope, k] = columns | {"ρ, AUC": auc["estimate"], "p, AUC": auc["p"]}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["scope", "K"])
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["scope", "K"]).sort_index()
 
 
 def prediction_claims(
