@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -133,7 +134,9 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
     for reads_results, batch in itertools.groupby(jobs, key=lambda job: job.reads_results):
         place = None if reads_results else cluster
         n_processes = max(n_jobs, n_workers(place) if place else 1)
-        with ProcessPoolExecutor(n_processes, mp_context=spawn) as pool:
+        # an interrupt is heard here alone
+        ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        with ProcessPoolExecutor(n_processes, mp_context=spawn, **ignore) as pool:
             futures = {pool.submit(run, job, force=force, cluster=place): job for job in batch}
             try:
                 for future in as_completed(futures):
@@ -202,7 +205,7 @@ def _get(arguments: argparse.Namespace) -> int:
     from tsns_workbook.get import get
 
     options = {"encoder": arguments.encoder, "accept": arguments.accept, "dry_run": arguments.dry_run}
-    return get(arguments.folder.expanduser(), arguments.corpora, **options)
+    return get(Path(os.path.expanduser(arguments.folder)), arguments.corpora, **options)
 
 
 def _cache(arguments: argparse.Namespace) -> int:
@@ -246,16 +249,20 @@ def _faults(entry: Entry) -> list[str]:
     for seal in entry.path.rglob(SEAL):
         try:
             promised |= {seal.parent / name: digest for name, digest in json.loads(seal.read_bytes()).items()}
+        except FileNotFoundError:  # a training has just removed it
+            continue
         except (ValueError, AttributeError):
             faults.append(f"{seal}: is no list of checksums")
     with suppress(StoreError):  # an entry without a manifest
         tensors = entry.facts().get("sha256")  # of a tuned model, which may be left out
         promised |= {path: tensors for path in entry.path.glob("*.safetensors") if tensors}
     for path, digest in promised.items():
-        if not path.is_file():
-            faults.append(f"{path}: is missing")
-        elif sha256_of(path) != digest:
-            faults.append(f"{path}: is not as it was written")
+        try:
+            fault = "" if sha256_of(path) == digest else "is not as it was written"
+        except FileNotFoundError:
+            fault = "is missing"
+        if fault and (path.parent == entry.path or (path.parent / SEAL).is_file()):  # else its training removed it
+            faults.append(f"{path}: {fault}")
     return faults
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,15 @@ import pandas as pd
 import pytest
 import torch
 from tiny_encoders import tiny_folder
-from tsns_workbook import embeddings, layers, ranking
-from tsns_workbook.finetuning import grids, training
+from tsns_workbook import cli, embeddings, layers, ranking
+from tsns_workbook.finetuning import grids, prepared, training
 from tsns_workbook.finetuning.finetune import TENSORS, Recipe, fine_tune, labels_digest, padded, planned
 from tsns_workbook.finetuning.model import TunedModel, fresh_model
 from tsns_workbook.finetuning.prepared import prepared_encoder, temporary_store
 
 from tsns_lib import load_encoder, load_source
 from tsns_lib.corpora.sources import Source
-from tsns_lib.encoders import SEAL
+from tsns_lib.encoders import SEAL, seal
 from tsns_lib.extraction import extract, texts_of
 from tsns_lib.store import Store, StoreError
 from tsns_lib.transferability.reinitialization import reinitialize, scramble
@@ -100,19 +101,38 @@ def test_another_value_of_every_argument_is_another_key(encoder):
         "its seed": {"prepare": partial(reinitialize, layers=[1], seed=2)},
         "its layers": {"prepare": partial(reinitialize, layers=[2], seed=1)},
         "its function": {"prepare": partial(scramble, order=[2, 1, 0])},
+        "its arguments": {"prepare": partial(scaled, 2)},
+        "their values": {"prepare": partial(scaled, 3)},
         "n_rows": {"n_rows": 9},
     }
     assert {field.name for field in dataclasses.fields(Recipe)} <= set(others)
+    assert {"encoder", "seed", "method", "head_layer", "tuned_layers", "prepare", "n_rows"} <= set(others)
     keys = {name: key(**({"encoder": encoder} | changes)) for name, changes in others.items()}
     assert len({key(encoder), *keys.values()}) == 1 + len(others)
 
 
-def test_the_key_of_known_input_is_what_it_was():
+def scaled(factor, model):
+    """Something to prepare a model by, with an argument before it."""
+    return model
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_another_version_of_what_draws_is_another_key(encoder, monkeypatch, package):
+    prepare = partial(reinitialize, layers=[1], seed=1)
+    before = key(encoder), prepared.identity_of(prepare)
+    monkeypatch.setattr(prepared, "version", lambda name: "9.9" if name == package else version(name))
+    assert key(encoder) != before[0] and prepared.identity_of(prepare) != before[1]
+    monkeypatch.setattr(prepared, "version", lambda name: f"{version(name).partition('+')[0]}+cu999")
+    assert (key(encoder), prepared.identity_of(prepare)) == before  # the same, built for another device
+
+
+def test_the_key_of_known_input_is_what_it_was(monkeypatch):
+    monkeypatch.setattr(prepared, "version", lambda package: "1.0")
     books, recipe = load_source("miniature:books", limit=16), Recipe(epochs=1, max_length=16)
     assert labels_digest(np.array([0, 1, 1, -7])) == "f3f8d410383537c0cf55162569296b8b90f33018355c1fdf5dded96ea34e7c72"
     assert (
         key(load_encoder(), books, recipe, tuned_layers=[4, 5])
-        == "f3fc2e5cd28769444b113bcf755b451266fb573236c7a1bebd20ea8aae9c9d55"
+        == "bc6dc8c5f23cb5392386f3cf32251f70495f3c3ba946ddae37afd03e8f2d9c2d"
     )
 
     dvd, neurons = load_source("miniature:dvd", limit=16), np.arange(5)
@@ -409,6 +429,39 @@ def test_a_damaged_encoder_is_made_again(encoder, tmp_path, warned, name):
 
 
 # kills, and two at once
+
+
+def test_a_byte_of_any_shard_of_an_encoder_is_noticed(encoder, tmp_path):
+    folder = shutil.copytree(encoder.folder, tmp_path / "sharded")
+    (folder / "model.safetensors").unlink()
+    fresh_model(encoder).save_pretrained(folder, max_shard_size="20KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    digest = load_encoder(folder).digest
+    for shard in shards:
+        before, content = load_encoder(folder), shard.read_bytes()
+        flip(shard, 0.9)
+        with pytest.raises(ValueError, match=f"{shard.name}: has changed since load_encoder"):
+            before.model  # noqa: B018
+        assert load_encoder(folder).digest != digest
+        shard.write_bytes(content)
+    seal(folder)
+    flip(shards[1], 0.9)
+    with pytest.raises(StoreError, match=f"{shards[1].name}: is not as it was written"):
+        load_encoder(folder)
+
+
+def test_a_verification_beside_a_training_sees_no_damage(encoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("TSNS_CACHE", str(tmp_path))
+    recipe = dataclasses.replace(RECIPE, epochs=8)
+    with ThreadPoolExecutor(1) as pool:
+        trained = pool.submit(fine_tune, OWN, encoder, recipe, **QUIET)
+        seen = 0
+        while not trained.done():
+            seen += bool(list(tmp_path.glob(f"finetuned/*/checkpoints/*/{training.SEAL}")))
+            assert cli.main(["cache", "--verify"]) == 0, capsys.readouterr().out
+    assert trained.result().is_trained and seen > 3
 
 
 def run(code, *arguments, **options):

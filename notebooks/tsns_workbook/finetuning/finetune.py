@@ -5,7 +5,6 @@ Everything that determines a trained model is its key, so a model that was train
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Entry, Store, StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
 from tsns_lib.validation import class_numbers, one_each, one_of, positive, whole_number
-from tsns_workbook.finetuning.prepared import as_keyed, identity_of, stored_encoder
+from tsns_workbook.finetuning.prepared import as_keyed, discard, drawn_by, identity_of, stored_encoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -222,6 +221,7 @@ class Training:
             "tuned_layers": self.tuned_layers,
             "prepare": identity_of(self.prepare),
             "finetuning_version": FINETUNING_VERSION,
+            "versions": drawn_by(),
         }
 
     def model_in(self, store: Store) -> FineTuned:
@@ -319,7 +319,7 @@ def fine_tune(
                 _train(finetuned, training, only_for, progress)
     elif (checkpoints := finetuned.folder / CHECKPOINTS).is_dir():  # of a training killed at its end, or going on
         with suppress(OSError), FileLock(lock, timeout=0):
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            discard(checkpoints)
     return finetuned
 
 
@@ -391,7 +391,7 @@ def _train(finetuned: FineTuned, training: Training, only_for: Any, progress: bo
             losses, seconds = train(model, rows, encoder, recipe, **options)
             outputs = finetuned._compute_logits(model.eval(), tried)
         except ValueError:  # something is not finite, and from a checkpoint it would be so again
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            discard(checkpoints)
             raise
     # What the encoder's own folder holds is not stored again.
     changed = {
@@ -413,4 +413,4 @@ def _train(finetuned: FineTuned, training: Training, only_for: Any, progress: bo
         predictions.finish(1)
     entry.write(0, np.array(losses))
     entry.finish(1, **facts)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    discard(checkpoints)

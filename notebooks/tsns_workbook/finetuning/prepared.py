@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ def stored_encoder(
     def kept() -> Encoder | None:
         if not (entry.path / SEAL).is_file():
             return None
+        entry.claim()  # an identity that was damaged is said and written again
         return load_encoder(entry.path, device=encoder.requested_device, dtype=encoder.dtype)
 
     with suppress(StoreError):
@@ -101,6 +103,13 @@ def _fill(folder: Path, encoder: Encoder, altered: "Callable[[], nn.Module]") ->
             raise StoreError(f"{folder}: {error}; make room or set TSNS_CACHE to another folder") from error
 
 
+def discard(folder: Path) -> None:
+    """Remove checkpoints, their seals first: what has one is whole, for whoever looks on."""
+    for path in folder.rglob(SEAL):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def temporary_store() -> Iterator[Store]:
     """A store for what is needed only once; those of processes that were killed are removed first.
@@ -123,8 +132,13 @@ def temporary_store() -> Iterator[Store]:
             lock.unlink(missing_ok=True)
 
 
+def drawn_by() -> dict[str, str]:
+    """Versions of what draws new weights, the order of rows and the dropout: another one may draw others."""
+    return {package: version(package).partition("+")[0] for package in ("torch", "transformers")}
+
+
 def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
-    """The path of the function and its arguments in JSON, as they stand in the keys of the store."""
+    """The path of the function, its arguments in JSON and what it draws with, as they stand in keys of the store."""
     if prepare is None:
         return None
     function = getattr(prepare, "func", None)
@@ -132,9 +146,10 @@ def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
     if not isinstance(prepare, functools.partial) or module == "__main__" or _found(module, path) is not function:
         raise ValueError(f"prepare: expected functools.partial of a function of a module, got {prepare!r:.80}")
     try:
-        return plain({"function": f"{module}.{path}", "args": prepare.args, "keywords": prepare.keywords})
+        named = plain({"function": f"{module}.{path}", "args": prepare.args, "keywords": prepare.keywords})
     except (TypeError, ValueError) as error:
         raise ValueError(f"prepare: the arguments of {module}.{path} are not plain JSON: {error}") from None
+    return named | {"versions": drawn_by()}
 
 
 def as_keyed(prepare: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import StoreError, atomic, sha256_of
+from tsns_workbook.finetuning.prepared import discard
 
 CHECKPOINT_SECONDS = 60.0
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "trainer_state.json"
@@ -104,7 +104,7 @@ class Course(TrainerCallback):
         seal(newest)
         for path in _checkpoints(newest.parent):
             if path != newest:
-                shutil.rmtree(path)
+                discard(path)
         self.saved = time.perf_counter()
 
 
@@ -191,7 +191,7 @@ def _newest(folder: Path) -> Path | None:
             if _is_sound(path):
                 return path
             log.warning("%s: is not as it was written; training goes on from before it", path)
-        shutil.rmtree(path)
+        discard(path)
     return None
 
 
