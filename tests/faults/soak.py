@@ -1,8 +1,9 @@
-"""Kill the work, run it again, and look whether anything was lost: `make soak`.
+"""Kill the work, damage what it stored, run it again, and look whether anything was lost: `make soak`.
 
 Each workload runs in a process with a session, a store, a project and a temporary folder of its own. SIGKILL hits it at
 a seeded moment, or just before its n-th change of a file; then the same work is started again, until one run is left
-alone and finishes. Every stored file and every result must equal those of a run that was never disturbed.
+alone and finishes. Every stored file and every result must equal those of a run that was never disturbed. Then one
+byte of its store is flipped, and the work uses the store again: it must name the file, and the results are the same.
 
 A process is forked from this one, which has imported the packages and has done nothing else: no model is loaded, no
 thread and no pool is started. So a start takes no seconds, and what is killed is a real process.
@@ -31,7 +32,8 @@ from soak_workloads import WORKLOADS, activations, make_inputs
 PATIENCE = 90.0  # a run that was started again and takes longer is blocked; alone it takes seconds
 ORPHANS_MAY_LIVE = 5.0
 KILLS_IN_A_ROW = (2, 4)  # before a run is left alone and compared
-COLUMNS = ("kills", "differing bytes", "blocked reruns", "orphans", "leftovers", "false warnings")
+COLUMNS = ("kills", "flips")  # what was done
+COLUMNS += ("differing bytes", "blocked reruns", "orphans", "leftovers", "false warnings", "unnoticed flips")
 
 # What SIGKILL can hit: "caller" is the process that was started, "group" all that it has started as well. Any two modes
 # give the same bits, so a piece of work that was begun in one mode is ended in another.
@@ -71,7 +73,7 @@ class Soak:
 
     def undisturbed(self) -> None:
         """The run that all others are compared with."""
-        place = Place(self.root / "reference")
+        self.reference = place = Place(self.root / "reference")
         began = time.monotonic()
         run = start(self.workload, place, self.inputs, HERE)
         if not run.wait(600) or run.status:
@@ -99,6 +101,24 @@ class Soak:
             if idle > 30:
                 raise SystemExit(f"{self.workload}: ends too soon to be hit ({scheduler or 'here'}, {target})")
             self.leave_alone(place, used, dead)
+            place.end()
+
+    def flip(self, n_flips: int) -> None:
+        """Flip one byte of the store at rest, at a random place of a random file, and use the store again."""
+        names = sorted(name for name, content in self.files.items() if name.startswith("store/") and content)
+        for number in range(n_flips if names else 0):
+            place, name = Place(self.root / f"flip-{number}"), self.rng.choice(names)
+            shutil.copytree(self.reference.root / "store", place.root / "store", dirs_exist_ok=True)
+            path = place.root / name
+            content = bytearray(path.read_bytes())
+            where = self.rng.randrange(len(content))
+            content[where] ^= self.rng.randrange(1, 256)
+            path.write_bytes(content)
+            words = f"byte {where} of {name} flipped"
+            run = self.start(place, HERE)
+            self.must_end(run, words, {0}, damage=str(path))
+            self.compare(run, place, words)
+            self.counts["flips"] += 1
             place.end()
 
     def start(self, place: Place, scheduler: str | None, **die: Any) -> Process:
@@ -162,14 +182,17 @@ class Soak:
             time.sleep(0.02)
         return None
 
-    def must_end(self, run: Process, words: str, fine: set[int]) -> None:
-        """A run ends by itself, in one of these ways, and claims no damage."""
+    def must_end(self, run: Process, words: str, fine: set[int], damage: str = "") -> None:
+        """A run ends by itself, in one of these ways, and claims the damage of the file that was damaged alone."""
         if not run.wait(PATIENCE):
             self.found("blocked reruns", 1, f"{words}: still running{run.last_words()}")
             run.end()
         elif run.status not in fine:
             self.found("blocked reruns", 1, f"{words}: ended with {run.status}{run.last_words()}")
-        if claims := [line for line in run.said().splitlines() if DAMAGE.search(line)]:
+        claims = [line for line in run.said().splitlines() if DAMAGE.search(line)]
+        if damage and not any(damage in line for line in claims):
+            self.found("unnoticed flips", 1, f"{words}: nobody says so{run.last_words()}")
+        if claims and not damage:
             self.found("false warnings", len(claims), f"{words}: {claims[0]}")
 
     def leave_alone(self, place: Place, scheduler: str | None, dead: list[Process]) -> None:
@@ -184,6 +207,16 @@ class Soak:
             if alive:
                 self.found("orphans", len(alive), f"{words}: {alive}")
                 process.end()
+        files = self.compare(run, place, words)
+        begin_other_work(place)
+        shared = [n for n in os.listdir(MEMORY) if self.pids & {int(d) for d in re.findall(r"\d+", n)}]
+        left = [*sorted({*files} - {*self.files}), *os.listdir(place.root / "tmp"), *os.listdir(place.memory), *shared]
+        if left:
+            self.found("leftovers", len(left), f"{words}: {', '.join(left)}")
+        self.pids.clear()  # each leftover is found once
+
+    def compare(self, run: Process, place: Place, words: str) -> dict[str, bytes]:
+        """The files that are there now; all results and files are those of the undisturbed run."""
         sums, files = place.results(run)["sums"], place.files()
         for name in self.sums:
             if sums.get(name) != self.sums[name]:
@@ -191,12 +224,7 @@ class Soak:
         for name, content in self.files.items():
             if files.get(name) != content:
                 self.differs(words, name, files.get(name, b""), content)
-        begin_other_work(place)
-        shared = [n for n in os.listdir(MEMORY) if self.pids & {int(d) for d in re.findall(r"\d+", n)}]
-        left = [*sorted({*files} - {*self.files}), *os.listdir(place.root / "tmp"), *os.listdir(place.memory), *shared]
-        if left:
-            self.found("leftovers", len(left), f"{words}: {', '.join(left)}")
-        self.pids.clear()  # each leftover is found once
+        return files
 
     def differs(self, words: str, name: str, content: bytes, expected: bytes) -> None:
         n = sum(a != b for a, b in zip(content, expected, strict=False)) + abs(len(content) - len(expected))
@@ -245,6 +273,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)} (default: all)")
     parser.add_argument("--kills", type=int, default=20, help="of each workload (default: 20)")
+    parser.add_argument("--flips", type=int, default=50, help="of a byte of the store of each but run (default: 50)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("soak: was told to end"))
@@ -257,7 +286,10 @@ def main() -> int:
             soak = Soak(workload, root / workload, inputs, arguments.seed)
             soak.undisturbed()
             soak.kill(arguments.kills)
-            print(f"{workload}: {soak.counts['kills']} kills, {time.monotonic() - began:.0f} s", flush=True)
+            if workload != "run":  # which finds its outputs up to date, and reads no store
+                soak.flip(arguments.flips)
+            done = f"{soak.counts['kills']} kills, {soak.counts['flips']} flips"
+            print(f"{workload}: {done}, {time.monotonic() - began:.0f} s", flush=True)
             rows.append((workload, *soak.counts.values()))
     finally:
         end_all()
@@ -267,7 +299,7 @@ def main() -> int:
         print(
             name.ljust(20), *(str(cell).rjust(len(head)) for cell, head in zip(cells, COLUMNS, strict=True)), sep="  "
         )
-    return int(any(rows[-1][2:]))
+    return int(any(rows[-1][3:]))
 
 
 if __name__ == "__main__":

@@ -18,17 +18,17 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the state of a 
 @pytest.mark.slow
 def test_work_that_is_killed_goes_on_to_the_same_bytes():
     pytest.importorskip("distributed", reason="Dask: pip install 'tsns_lib[distributed]'")
-    command = [sys.executable, HERE / "soak.py", "--kills", "2"]
+    command = [sys.executable, HERE / "soak.py", "--kills", "2", "--flips", "2"]
     soak = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert soak.returncode == 0, soak.stdout + soak.stderr
-    assert soak.stdout.splitlines()[-1].split() == ["all", "10", "0", "0", "0", "0", "0"]
+    assert soak.stdout.splitlines()[-1].split() == ["all", "10", "8", *6 * ["0"]]
 
 
 def careless(inputs, scheduler):
     """Work with every fault that there is to find."""
     store = Path(os.environ["TSNS_CACHE"])
     whole, lock = store / "whole.txt", store / "mine.lock"
-    if whole.exists():
+    if whole.exists() and whole.stat().st_size < 140:
         print("whole.txt: damaged, it is written again")
     while lock.exists():
         time.sleep(0.02)
@@ -56,6 +56,7 @@ def kill_careless_work(folder):
     try:
         kills.undisturbed()
         kills.kill(1)
+        kills.flip(2)
     finally:
         soak.end_all()
     print(json.dumps(kills.counts))
