@@ -30,6 +30,7 @@ from tsns_workbook.receipts import inputs, state, versions, write_json, write_re
 
 RECORD = "application/vnd.tsns.result+json"
 LOG_SECONDS = 60  # from one state of a bar to the next in a log
+_LINK = re.compile(r"\]\((?![a-z]+:|[#/])([^)\s]+)\)")  # of Markdown, to a file beside it
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -211,8 +212,22 @@ def _publish(job: Job, notebook: NotebookNode, seconds: float) -> None:
         facts = {"versions": versions(), "seconds": seconds}  # receipts.MACHINE_FACTS
         write_json(job.results, _without_places(records[0], job.root) | facts)
     settle(notebook, job.root)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _moved(cell.source, job.source.parent, job.output.parent)
     _write_text(job.part, nbformat.writes(notebook) + "\n")
     os.replace(job.part, job.output)
+
+
+def _moved(text: str, old: Path, new: Path) -> str:
+    """Change the relative links of a text in one folder so that they lead to the same places from another.
+
+    Examples
+    --------
+    >>> _moved("[a](lessons/a.md), [b](https://b.org), [c](#c)", Path("notebooks"), Path("outputs/local"))
+    '[a](../../notebooks/lessons/a.md), [b](https://b.org), [c](#c)'
+    """
+    return _LINK.sub(lambda found: f"]({Path(os.path.relpath(old / found[1], new)).as_posix()})", text)
 
 
 def explain(part: Path, error: Exception) -> str:

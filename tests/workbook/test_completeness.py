@@ -1,8 +1,10 @@
 """Nothing of the paper is left out: each table, figure and claim has its notebook, parameters, outputs and row."""
 
 import json
+import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from tsns_workbook.paper import CLAIMS
 
@@ -60,3 +62,15 @@ def test_the_scoreboard_shows_the_verdicts_of_the_other_copies():
     judged = {claim["id"]: claim["verdict"] for record in records.values() for claim in record["claims"]}
     shown = {row["id"]: row["verdict"] for row in records[SCOREBOARD]["tables"]["scoreboard"]}
     assert {id: verdict for id, verdict in shown.items() if verdict != "not run"} == judged
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "outputs/reference", "outputs/local"])
+def test_every_link_of_a_notebook_leads_to_a_file(folder):
+    broken, glossary = [], []
+    for path in sorted((ROOT / folder).glob("*.ipynb")):
+        text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+        links = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text)
+        broken += [f"{path.name}: {link}" for link in links if not (path.parent / link).exists()]
+        glossary += [path.name for link in links if link.endswith("glossary.md")]
+    assert broken == []
+    assert folder != "notebooks" or len(glossary) == len(list((ROOT / folder).glob("*.ipynb")))
