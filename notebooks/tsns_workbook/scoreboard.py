@@ -65,16 +65,20 @@ class Result:
 def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
     """Read the `results.json` of every notebook of a profile that judges a claim, in the order of their names.
 
-    Every problem is one line: a file that cannot be read or is of another profile (its claims are left out), a claim
-    that is not the paper's or was judged before (left out, too), and a notebook whose latest run failed, so that
-    its figures are those of an earlier run.
+    Every problem is one line: a file that cannot be read, is of another profile or of a notebook that is gone (its
+    claims are left out), a claim that is not the paper's or was judged before (left out, too), and a notebook whose
+    latest run failed, so that its figures are those of an earlier run.
     """
     results: list[Result] = []
     problems: list[str] = []
     judged_by = {known.id: "" for known in CLAIMS}
+    notebooks = folder.resolve().parents[1] / "notebooks"
     for path in sorted(folder.glob("*.results.json")):
         name = path.name.removesuffix(".results.json")
         if name == SELF:
+            continue
+        if notebooks.is_dir() and not (notebooks / f"{name}.ipynb").is_file():
+            problems.append(f"{path.name}: its notebook is gone or has another name; delete what it left")
             continue
         try:
             result = _read(path, profile)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from tsns_workbook.cli import main
-from tsns_workbook.project import plan
+from tsns_workbook.project import ProjectError, plan
 from tsns_workbook.run import _own_folder, explain, run
 
 from tsns_lib.store import Store
@@ -55,6 +55,33 @@ def test_broken_files_cost_one_line_each_and_the_others_run(project, capsys):
     assert main(["status"]) == 0
     states = [re.split("  +", line)[1] for line in capsys.readouterr().out.splitlines()[1:]]
     assert states == ["failed"] * 7 + ["up to date"]
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        ("runs: 3\n".encode("utf-8-sig"), {"runs": 3}),
+        (b"runs: 3\r\n", {"runs": 3}),
+        ("runs: 3\n".encode("utf-16"), "01_good.yaml is not in UTF-8: "),
+        ("runs: 3\n".encode("utf-16-be"), "01_good.yaml is not readable YAML: "),
+        (b"runs: 3\0\n", "01_good.yaml is not readable YAML: "),
+        (b"runs: !!python/object/apply:os.getcwd []\n", "01_good.yaml is not readable YAML: line 1: "),
+        (
+            b"runs: &a 3\nmore: [*a, *a]\n",
+            "01_good.yaml is not readable YAML: line 2: an alias .* is not read",
+        ),
+        (b"", {}),
+    ],
+    ids=["BOM", "CRLF", "UTF-16", "UTF-16 without BOM", "zero", "Python", "alias", "empty"],
+)
+def test_encodings_of_a_parameter_file(project, content, read):
+    project.write("01_good", "1")
+    (project / "params/mini/01_good.yaml").write_bytes(content)
+    if isinstance(read, dict):
+        assert [job.parameters for job in plan(project.root, "mini")] == [read]
+    else:
+        with pytest.raises(ProjectError, match=read):
+            plan(project.root, "mini")
 
 
 def block_output(job):

@@ -149,6 +149,22 @@ def test_a_store_that_cannot_be_written_is_read(small_disk):
     assert sorted(small_disk.rglob("*")) == before
 
 
+def test_a_store_behind_a_link_and_an_entry_that_was_moved_to_another_disk(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    activations, _ = written(tmp_path / "link")
+    elsewhere, keep = tmp_path / "elsewhere", tmp_path / "keep.txt"
+    shutil.move(activations.path, elsewhere)
+    activations.path.symlink_to(elsewhere)
+    keep.write_text("mine")
+    (elsewhere / "mine.txt").symlink_to(keep)
+    assert what_is_read(*entries_of(tmp_path / "here")) == EXPECTED
+    assert len(Store(tmp_path / "link").entries()) == 3 and activations.verify() == []
+    assert activations.remove()
+    assert not activations.path.is_symlink() and not elsewhere.exists() and keep.read_text() == "mine"
+    assert finished(activations, SHARDS, n_truncated=1).read().tolist() == WHOLE.tolist()
+
+
 def test_a_damaged_shard_of_a_store_that_cannot_be_written_is_not_used(small_disk):
     activations, _ = written(small_disk)
     flipped(activations.path / "00002.npy", np.random.default_rng(0))

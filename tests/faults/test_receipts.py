@@ -7,6 +7,7 @@ import time
 from importlib.metadata import distribution
 
 import pytest
+from huggingface_hub import constants
 from tsns_workbook.cli import main
 from tsns_workbook.project import plan
 from tsns_workbook.receipts import examine, inputs, needed_entries, state, write_json, write_receipt
@@ -98,6 +99,21 @@ def test_a_byte_of_an_encoders_weights(project, ran):
 def test_the_built_in_encoder_is_an_input(ran):
     job = ran("encoder: builtin:minilm\n")
     assert "encoder builtin:minilm" in inputs(job)["inputs"]
+
+
+def test_an_encoder_of_the_hub_is_the_snapshot_that_was_fetched(project, ran, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(project / "hub"))
+    repository = project / "hub/models--someone--bert"
+    for commit, weights in (("aaa", "one"), ("bbb", "two")):
+        (repository / f"snapshots/{commit}").mkdir(parents=True)
+        (repository / f"snapshots/{commit}/config.json").write_text("{}")
+        (repository / f"snapshots/{commit}/model.safetensors").write_text(weights)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("aaa")
+    job, other = ran("encoder: someone/bert\n"), ran("encoder: nobody/bert\n", "02_other")
+    (repository / "refs/main").write_text("bbb")
+    is_out_of_date(job, "encoder someone/bert changed")
+    assert state(other) == "up to date"
 
 
 def test_each_file_of_a_corpus_and_no_other(ran, data):

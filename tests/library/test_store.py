@@ -422,6 +422,11 @@ def test_numbers_of_numpy_give_the_same_key(tmp_path):
     assert plain.key == "5c7543deef437a1779b4fe6a1dc37c48666ce5f9f25fd58829e8e59719121bbe"
 
 
+def test_a_home_that_is_nobodys_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Store("~nobody-at-all/cache").root == tmp_path / "~nobody-at-all/cache"
+
+
 def test_a_store_of_a_store_is_the_same(tmp_path):
     store = Store(tmp_path)
     assert Store(store).root == store.root == tmp_path

@@ -54,6 +54,18 @@ def test_the_papers_own_results_come_first_and_the_counts_last(folder):
     assert abouts[-3:] == ["Figure 1", "Table 1", "Arithmetic audit"]
 
 
+def test_what_a_renamed_notebook_left_is_not_taken_for_the_new_ones(tmp_path):
+    folder = tmp_path / "outputs/mini"
+    folder.mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/04_new.ipynb").touch()
+    write(folder, "04_new", [claim("table2.gain", 9.11, 6.98, 11.1)])
+    write(folder, "03_old", [claim("table2.gain", 1.0, 0.5, 1.5)])
+    results, problems = read_results(folder, "mini")
+    assert [result.notebook for result in results] == ["04_new"]
+    assert problems == ["03_old.results.json: its notebook is gone or has another name; delete what it left"]
+
+
 def test_a_folder_without_results_gives_a_page_of_claims_not_run(tmp_path):
     assert read_results(tmp_path, "mini") == ([], [])
     assert set(board_of(tmp_path)["verdict"]) == {"not run"}

@@ -198,7 +198,8 @@ class Entry:
                         shutil.rmtree(path)
                     elif path.name != "identity.json":
                         path.unlink()
-                shutil.rmtree(self.path)
+                shutil.rmtree(self.path.resolve())
+                self.path.unlink(missing_ok=True)  # a link, where it was moved to another disk
         except Timeout:
             return False
         except OSError as error:
@@ -343,7 +344,7 @@ class Store:
         if isinstance(root, Store):
             root = root.root
         folder = root or os.environ.get("TSNS_CACHE") or platformdirs.user_cache_path("tsns")
-        self.root: Path = Path(folder).expanduser().absolute()
+        self.root: Path = Path(os.path.expanduser(folder)).absolute()
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
