@@ -125,7 +125,7 @@ def stopping_table(full: pd.DataFrame, stopped: pd.DataFrame, *, seed: int = 0) 
                 "overlap": round(cells["shared"].mean(), 3),
                 "smallest": round(cells["shared"].min(), 3),
                 "accuracy": round(100 * cells["accuracy"].mean(), 1),
-                "accuracy of all J": round(100 * cells["accuracy_full"].mean(), 1),
+                "accuracy with J resamples": round(100 * cells["accuracy_full"].mean(), 1),
                 "change": round(change, 2),
                 "low": round(low, 2),
                 "high": round(high, 2),
@@ -286,7 +286,7 @@ def targets(
         ("from 1 to 2 threads, the machine itself", "for comparison", np.nan, gain_of_two["here, 2 threads"]),
         ("same bits everywhere", "share of ways", 1.0, float(workers["same bits"].mean())),
         ("tol: largest change of an average, in points", "at most", 0.5, float(saved["change"].abs().max())),
-        ("tol: resamples used of those of all J", "share", np.nan, used),
+        ("tol: share of the J resamples that was used", "share", np.nan, used),
     ]
     judged = [(promise, rule, target, ours, _verdict(rule, target, ours)) for promise, rule, target, ours in rows]
     return pd.DataFrame(judged, columns=["promise", "rule", "target", "ours", "verdict"])

@@ -109,7 +109,7 @@ def test_what_was_not_measured_is_not_judged(compared):
     assert judged["share of the matrix speed, BERT-large's shape (24 × 1,024)"] == "not met"
     assert judged["from 1 to 2 workers"] == "met"
     assert judged["tol: largest change of an average, in points"] == "not met"
-    assert judged["tol: resamples used of those of all J"] == ""
+    assert judged["tol: share of the J resamples that was used"] == ""
 
 
 @pytest.mark.skipif(benchmarks.has_device("cuda"), reason="there is a GPU")

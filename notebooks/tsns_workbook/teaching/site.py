@@ -12,6 +12,7 @@ installed in its first cell.
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,18 @@ def public_links(repository: str) -> dict[str, Any]:
     return source | {"use_repository_button": True, "launch_buttons": launch} if repository else {}
 
 
-def lesson_page(solution: NotebookNode) -> NotebookNode:
-    """The copy with answers as it is read without a kernel: answers folded, and neither widgets nor teacher's notes."""
-    cells, follows = [], False
+def cells_to_read(solution: NotebookNode) -> Iterator[tuple[NotebookNode, set[str]]]:
+    """Copy the cells, with their tags, that are read without a kernel: neither widgets nor teacher's notes."""
     for cell in solution.cells:
         tags = set(cell.metadata.get("tags", []))
-        if tags & {TEACHER, WIDGET}:
-            continue
-        cell = nbformat.from_dict(cell)
+        if not tags & {TEACHER, WIDGET}:
+            yield nbformat.from_dict(cell), tags
+
+
+def lesson_page(solution: NotebookNode) -> NotebookNode:
+    """The copy with answers as it is read without a kernel, with the answers folded."""
+    cells, follows = [], False
+    for cell, tags in cells_to_read(solution):
         if cell.cell_type == "code":
             fold = {"hide-input"} if SOLUTION in tags else {"hide-output"} if follows else set()
             cell.metadata["tags"], follows = sorted(tags | fold), SOLUTION in tags

@@ -10,8 +10,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from tsns_workbook.project import project_root
-from tsns_workbook.teaching.build import SOLUTION, TEACHER
-from tsns_workbook.teaching.site import EXTENSIONS, SETTINGS, WIDGET, fresh, make
+from tsns_workbook.teaching.build import SOLUTION
+from tsns_workbook.teaching.site import EXTENSIONS, SETTINGS, cells_to_read, fresh, make
 
 HEADING = re.compile(r"^#+ .*$", flags=re.MULTILINE)
 ANSWER = re.compile(r"\s*<details>.*?</details>\s*", flags=re.DOTALL)
@@ -32,11 +32,7 @@ LOOKS = {
 def lesson_slides(solution: NotebookNode) -> NotebookNode:
     """The cells of a lesson as slides: headings, questions, answers and pictures; the other code runs unseen."""
     cells, follows = [], False
-    for cell in solution.cells:
-        tags = set(cell.metadata.get("tags", []))
-        if tags & {TEACHER, WIDGET}:
-            continue
-        cell = nbformat.from_dict(cell)
+    for cell, tags in cells_to_read(solution):
         if cell.cell_type == "markdown":
             cell.source = slide_text(cell.source)
         else:
