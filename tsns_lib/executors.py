@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from filelock import FileLock
@@ -42,28 +43,13 @@ Unit = Any
 Function = Callable[..., Any]
 
 
-class _Inside:
-    """Where a bar inside another one writes: into the text of that one."""
-
-    def __init__(self, outer: tqdm) -> None:
-        self._outer = outer
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self._outer.set_postfix_str(text.strip())
-
-    def flush(self) -> None:
-        pass
-
-
 _outermost: tuple[Any, tqdm] | None = None  # the bar that is shown, and the turn of the notebook that it belongs to
 
 
 def bar(items: Iterable | None = None, *, show: bool, **options: Any) -> tqdm:
-    """A progress bar over the items that vanishes when done; `TQDM_DISABLE` hides it where it would be shown.
+    """A bar that vanishes when done, and that `TQDM_DISABLE` hides: in JupyterLab a widget, and nothing in a log.
 
-    There is one bar at a time: one inside another stands in its text. JupyterLab shows a widget, a log nothing; where
-    `tsns run` executes a notebook, it passes on what the notebook writes.
+    One inside another stands in the text of that one. `tsns run` passes on what a notebook's bars write.
     """
     global _outermost
     if not is_shown(show):
@@ -72,7 +58,8 @@ def bar(items: Iterable | None = None, *, show: bool, **options: Any) -> tqdm:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     turn, executed = getattr(shell, "execution_count", None), RUNNER in os.environ
     if _outermost and _outermost[0] == turn and not (outer := _outermost[1]).disable:
-        return tqdm(items, file=_Inside(outer), bar_format="{desc} {n_fmt}/{total_fmt}", **options)
+        inside: Any = SimpleNamespace(write=lambda text: outer.set_postfix_str(text.strip()), flush=lambda: None)
+        return tqdm(items, file=inside, bar_format="{desc} {n_fmt}/{total_fmt}", **options)
     if hasattr(shell, "kernel") and not executed:
         from tqdm.notebook import tqdm as widget
 

@@ -170,8 +170,8 @@ def stored_activations(
         n_truncated = _fill(entries, encoder, texts, pairs, int(max_length), scheduler, progress)
         for filled in entries.values():
             filled.finish(n_shards, n_rows=len(texts), n_truncated=n_truncated)
-    about = (identity["texts"], encoder.digest, int(max_length))
-    if (n_truncated := entry.facts()["n_truncated"]) and about not in _SAID:
+    n_truncated = entry.facts()["n_truncated"]
+    if n_truncated and (about := (identity["texts"], max_length, n_truncated)) not in _SAID:
         _SAID.add(about)
         name = getattr(texts_or_source, "name", None) or "the texts"
         log.warning("%s: %d of %d texts were cut to max_length=%d tokens", name, n_truncated, len(texts), max_length)

@@ -5,10 +5,11 @@ A resample is a unit of work: pure, seeded, the same bits wherever it runs, and 
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -268,18 +269,25 @@ class Resamples:
 
     def _announce_cost(self, work: "_Work") -> None:
         """Say what the forests will cost, forecast from a few trees of the first one."""
-        seconds = []
-        for n_trees in (1, 1, PROBE_TREES):  # the first compiles
-            start = time.perf_counter()
-            _grow_resample(0, replace(work, forest=replace(work.forest, n_trees=n_trees)))
-            seconds.append(time.perf_counter() - start)
-        seconds_a_tree = max(0.0, seconds[2] - seconds[1]) / (PROBE_TREES - 1)
+        first, each = seconds_of_trees(
+            lambda n: _grow_resample(0, replace(work, forest=replace(work.forest, n_trees=n)))
+        )
         n_forests, n_trees = len(self._entry.missing(self._forest.n_resamples)), self._forest.n_trees
         at_most = "at most " if self._forest.tol is not None else ""
-        forecast = n_forests * (seconds[1] + seconds_a_tree * (n_trees - 1))
+        forecast = n_forests * (first + each * (n_trees - 1))
         announce(
             f"{at_most}{n_forests} forests of {n_trees:,} trees", forecast, n_forests * self._activations.shape[1] * 8
         )
+
+
+def seconds_of_trees(grow: Callable[[int], Any]) -> tuple[float, float]:
+    """What the first tree takes and what each further one does, where `grow` grows as many as it is told."""
+    seconds = []
+    for n_trees in (1, 1, PROBE_TREES):  # the first compiles
+        start = time.perf_counter()
+        grow(n_trees)
+        seconds.append(time.perf_counter() - start)
+    return seconds[1], max(0.0, seconds[2] - seconds[1]) / (PROBE_TREES - 1)
 
 
 def cumulative_importance(q: ArrayLike, *, alpha: float = 1.0, eps: float = 1e-6) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -23,7 +22,7 @@ from tsns_lib.encoders import Encoder, load_encoder
 from tsns_lib.executors import announce, is_shown
 from tsns_lib.extraction import check_settings, extract, texts_of
 from tsns_lib.fingerprints import fingerprint
-from tsns_lib.importance import Forest, check_threads, forest_importance
+from tsns_lib.importance import Forest, check_threads, forest_importance, seconds_of_trees
 from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction
 from tsns_lib.selectors import MultiTSNS
@@ -34,7 +33,6 @@ from tsns_lib.validation import path, positive, share, shown, whole_number
 FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
 PAPER_FORESTS, PAPER_TREES = 100, 1_000  # of one source (paper §4.2)
 _SCALER, _CLASSIFIER = ("mean_", "var_", "scale_"), ("coef_", "intercept_", "classes_")
-PROBE_TREES = 16  # enough to forecast what they take
 
 
 class TransferModel:
@@ -257,11 +255,8 @@ def _sealed(facts: dict[str, Any], content: bytes) -> bytes:
 
 def _announce_paper(X: np.ndarray, y: np.ndarray, forest: Forest, n_jobs: int) -> None:
     """Say what the paper's forests would cost, forecast from a few trees."""
-    seconds = []
-    for n_trees in (1, 1, 1 + PROBE_TREES):  # the first compiles
-        start = time.perf_counter()
-        forest_importance(X, y, n_trees=n_trees, max_depth=forest.max_depth, engine=forest.engine, n_jobs=n_jobs)
-        seconds.append(time.perf_counter() - start)
-    all_trees = PAPER_FORESTS * PAPER_TREES * resample_fraction(len(y), forest.fraction)  # a tree costs as its rows do
-    cost = max(0.0, seconds[2] - seconds[1]) / PROBE_TREES * all_trees
-    announce(f"the paper's {PAPER_FORESTS} forests of {PAPER_TREES:,} trees", cost, PAPER_FORESTS * X.shape[1] * 8)
+    options: dict[str, Any] = {"max_depth": forest.max_depth, "engine": forest.engine, "n_jobs": n_jobs}
+    _, seconds = seconds_of_trees(lambda n_trees: forest_importance(X, y, n_trees=n_trees, **options))
+    trees = PAPER_FORESTS * PAPER_TREES * resample_fraction(len(y), forest.fraction)  # a tree costs as its rows do
+    work = f"the paper's {PAPER_FORESTS} forests of {PAPER_TREES:,} trees"
+    announce(work, seconds * trees, PAPER_FORESTS * X.shape[1] * 8)

@@ -30,11 +30,6 @@ def text_embedding(
     ndarray of shape (hidden_size,)
         The larger the cosine of two corpora, the more alike they are.
 
-    Raises
-    ------
-    ValueError, StoreError
-        As `tsns_lib.extract`.
-
     Examples
     --------
     >>> import tsns_lib
