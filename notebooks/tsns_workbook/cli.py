@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tsns_lib.encoders import SEAL
 from tsns_lib.executors import is_cluster, n_workers
@@ -135,7 +136,7 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
         place = None if reads_results else cluster
         n_processes = max(n_jobs, n_workers(place) if place else 1)
         # an interrupt is heard here alone
-        ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        ignore: dict[str, Any] = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
         with ProcessPoolExecutor(n_processes, mp_context=spawn, **ignore) as pool:
             futures = {pool.submit(run, job, force=force, cluster=place): job for job in batch}
             try:

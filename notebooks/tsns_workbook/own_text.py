@@ -143,16 +143,15 @@ def reading_table(corpora: Corpora, encoder: Encoder, max_length: int) -> pd.Dat
         texts = _texts(corpus)
         entry = stored_activations(corpus, encoder, max_length=max_length, progress=False)
         is_target = corpus is corpora.target
-        labels = pd.Series("no labels", texts.index)
-        if not is_target or corpora.labelled:
-            names = {number: name for name, number in corpus.numbers.items()}
-            labels = corpus.frame["label"].map(names)
+        names = {number: name for name, number in corpus.numbers.items()}
+        labels, is_labelled = corpus.frame["label"].map(names), not is_target or corpora.labelled
+        shares = [f"{name}: {share:.1%}" for name, share in labels.value_counts(normalize=True).items()]
         conflicts = labels.groupby(texts.to_numpy()).nunique()
         table[corpus.name] = {
             "rows read": corpus.origin["rows_read"],
             "rows not used": ", ".join(f"{n} {reason}" for reason, n in corpus.origin["skipped"].items()) or "0",
             "rows in this report": corpus.n_rows,
-            "classes": ", ".join(f"{name}: {share:.1%}" for name, share in labels.value_counts(normalize=True).items()),
+            "classes": ", ".join(shares) if is_labelled else "no labels",
             "repeated texts": int(texts.duplicated().sum()),
             "texts with two labels": int((conflicts > 1).sum()),
             "texts that the other file has, too": int(texts.isin(both).sum()) if is_target else "",
@@ -172,7 +171,7 @@ def warnings_of(corpora: Corpora, table: pd.DataFrame) -> list[str]:
             said.append(f"{corpus.name} has no labels: its rows are predicted, and nothing can be scored on it.")
         elif share < RARE:
             said.append(f"A class of {corpus.name} has {share:.0%} of the rows only: accuracy says little there.")
-        if corpus.n_rows < 200:
+        if corpus.n_rows < 200 and (corpus is corpora.source or corpora.labelled):
             said.append(f"{corpus.name} has {corpus.n_rows} rows: the intervals are wide.")
         if corpus.n_rows < corpus.origin.get("rows_kept", corpus.n_rows):
             said.append(f"{corpus.n_rows} rows of {corpus.name} were drawn at random; rows=0 takes all.")
