@@ -143,13 +143,6 @@ def stored_activations(
     The arguments and the errors are those of `extract`; poolings named in `also` are stored from the same pass of the
     model. The finished entry has ``.shape``, ``.dtype`` and ``.read(rows=..., columns=...)``; ``.columns(numbers)``
     reads chosen neurons of all rows and keeps them.
-
-    Examples
-    --------
-    >>> from tsns_lib.encoders import load_encoder
-    >>> entry = stored_activations(["A made-up line.", "Another one."], load_encoder(), progress=False)
-    >>> entry.shape, entry.read(rows=[1], columns=[0, 2303]).shape
-    ((2, 2304), (1, 2))
     """
     texts, pairs = texts_of(texts_or_source, text_pairs)
     for each in (pooling, *also):

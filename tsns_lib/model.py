@@ -128,7 +128,11 @@ class TransferModel:
         parts = parts_of(sources, budget, pairing, seed)
         pool = pool_of(parts, lambda each: computable(extract(each, encoder, progress=progress, **reading, **where)))
         if is_shown(progress) and n_resamples * n_trees < PAPER_FORESTS * PAPER_TREES:
-            _announce_paper(pool.X, pool.y, forest, n_jobs)
+            options: dict[str, Any] = {"max_depth": forest.max_depth, "engine": forest.engine, "n_jobs": n_jobs}
+            _, seconds = seconds_of_trees(lambda n: forest_importance(pool.X, pool.y, n_trees=n, **options))
+            trees = PAPER_FORESTS * PAPER_TREES * resample_fraction(len(pool.y), forest.fraction)  # costly as its rows
+            work = f"the paper's {PAPER_FORESTS} forests of {PAPER_TREES:,} trees"
+            announce(work, seconds * trees, PAPER_FORESTS * encoder.n_neurons * 8)
         choice = next(tsns_choices(pool, [k], 0, seed, alpha, multi, forest, compute, progress))
         assert choice.selected is not None
         X, folds = pool.X[:, choice.selected], derive_seed(seed, "folds", pool.name)
@@ -251,12 +255,3 @@ def _sealed(facts: dict[str, Any], content: bytes) -> bytes:
     """The facts of a model as JSON, with a digest of them and of its tensors."""
     digest = content_hash([json.dumps(facts, sort_keys=True).encode(), content])
     return (json.dumps(facts | {"digest": digest}, sort_keys=True, indent=1) + "\n").encode()
-
-
-def _announce_paper(X: np.ndarray, y: np.ndarray, forest: Forest, n_jobs: int) -> None:
-    """Say what the paper's forests would cost, forecast from a few trees."""
-    options: dict[str, Any] = {"max_depth": forest.max_depth, "engine": forest.engine, "n_jobs": n_jobs}
-    _, seconds = seconds_of_trees(lambda n_trees: forest_importance(X, y, n_trees=n_trees, **options))
-    trees = PAPER_FORESTS * PAPER_TREES * resample_fraction(len(y), forest.fraction)  # a tree costs as its rows do
-    work = f"the paper's {PAPER_FORESTS} forests of {PAPER_TREES:,} trees"
-    announce(work, seconds * trees, PAPER_FORESTS * X.shape[1] * 8)

@@ -36,10 +36,6 @@ def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "pape
     seed : int
         Seed of the weights; those of a layer depend on its number and not on which others are re-initialised.
 
-    Returns
-    -------
-    torch.nn.Module
-
     Raises
     ------
     ValueError
@@ -83,10 +79,6 @@ def scramble(model: "nn.Module", order: Sequence[int]) -> "nn.Module":
         As in `reinitialize`.
     order : sequence of int
         A permutation of the layers: place i gets layer ``order[i]``.
-
-    Returns
-    -------
-    torch.nn.Module
 
     Raises
     ------
