@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from tsns_workbook import run
 from tsns_workbook.cli import main
 
@@ -44,6 +45,16 @@ def test_a_log_has_no_carriage_returns_and_a_notebook_no_progress(project, capsy
     assert project.text("01_good") == ""
     said = capsys.readouterr().err
     assert "\r" not in said and said.count("work: about 60 s, 1.0 MB on disk\n") == 3
+
+
+def test_jupyterlab_shows_one_widget_for_bars_inside_one_another(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    code = "from tsns_lib.executors import bar\nfor name in bar('ab', desc='sources', show=True):\n"
+    code += "    assert list(bar(range(3), desc=name, show=True)) == [0, 1, 2]"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook).execute()
+    [output] = notebook.cells[0].outputs
+    assert output.data["text/plain"].startswith("sources:   0%") and run._WIDGET_VIEW in output.data
 
 
 def test_a_state_of_a_bar_is_a_line_a_minute(capsys, monkeypatch):
