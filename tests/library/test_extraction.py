@@ -14,6 +14,7 @@ from tiny_encoders import FAMILIES, WORDS, tiny_folder
 
 from tsns_lib import extraction
 from tsns_lib.encoders import Encoder, load_encoder
+from tsns_lib.executors import RUNNER
 from tsns_lib.extraction import extract, stored_activations
 from tsns_lib.store import Store
 
@@ -313,7 +314,8 @@ def test_a_damaged_shard_is_said_and_computed_again(tiny, tmp_path, caplog):
     assert [str(shard) in message for message in caplog.messages if "has to be written again" in message] == [True]
 
 
-def test_the_progress_bar_is_plain_and_leaves_nothing(tiny, tmp_path, capsys):
+def test_the_progress_bar_is_plain_and_leaves_nothing(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(RUNNER, "1")  # elsewhere it is shown in a terminal alone
     extract(TEXTS, tiny, max_length=20, store=tmp_path)
     said = capsys.readouterr().err
     assert "activations" in said and said.endswith("\r")

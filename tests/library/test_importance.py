@@ -295,7 +295,7 @@ def every_cost_is_said(monkeypatch):
 def test_what_forests_will_cost_is_said_before_they_grow(data, tmp_path, capsys):
     resampled_importance(*data, **SMALL, store=tmp_path, progress=True)
     said = capsys.readouterr().err.split("\n")[0]
-    assert said == "\r4 forests of 10 trees: about 0 s, 0.0 MB on disk"
+    assert said == "4 forests of 10 trees: about 0 s, 0.0 MB on disk"
     resampled_importance(*data, **SMALL, store=tmp_path, progress=True)
     assert "forests" not in capsys.readouterr().err  # what is known costs nothing
 
@@ -303,7 +303,7 @@ def test_what_forests_will_cost_is_said_before_they_grow(data, tmp_path, capsys)
 @pytest.mark.usefixtures("every_cost_is_said")
 def test_a_ceiling_is_called_one(data, tmp_path, capsys):
     resampled_importance(*data, n_resamples=9, n_trees=10, tol=0.2, neurons=[1], store=tmp_path, progress=True)
-    assert capsys.readouterr().err.startswith("\rat most 9 forests of 10 trees: about ")
+    assert capsys.readouterr().err.startswith("at most 9 forests of 10 trees: about ")
 
 
 def test_nothing_is_said_unasked(data, tmp_path, capsys):
@@ -317,6 +317,6 @@ def test_nothing_is_said_unasked(data, tmp_path, capsys):
 )
 def test_costs_are_said_in_units_for_people(capsys, seconds, n_bytes, said):
     announce("7 units", seconds, n_bytes)
-    assert capsys.readouterr().err == f"\r7 units: about {said} on disk\n"
+    assert capsys.readouterr().err == f"7 units: about {said} on disk\n"
     announce("7 units", 9, n_bytes)
     assert capsys.readouterr().err == ""  # that is soon over
