@@ -266,7 +266,7 @@ MUTANTS = [
             ("classes", '"classes": _array_hash(self._classes),', KEY),
             ("fraction", '"fraction": resample_fraction(len(self._classes), forest.fraction),', KEY),
             ("n_trees", '"n_trees": forest.n_trees,', KEY),
-            ("max_depth", '"max_depth": forest.max_depth,\n            "engine"', KEY),
+            ("max_depth", '"max_depth": forest.max_depth,\n', KEY),
             ("engine", '"engine": _engine_version(forest.engine),', KEY),
             ("seed", '"seed": forest.seed,', KEY),
         ]
@@ -280,7 +280,7 @@ MUTANTS = [
             ("recipe", '"recipe": asdict(self.recipe),', TUNED),
             ("seed", '"seed": self.seed,', TUNED),
             ("method", '"method": self.method,', TUNED),
-            ("head_layer", '"head_layer": self.head_layer,\n            "tuned', TUNED),
+            ("head_layer", '"head_layer": self.head_layer,\n', TUNED),
             ("tuned_layers", '"tuned_layers": self.tuned_layers,', TUNED),
             ("prepare", '"prepare": identity_of(self.prepare),', TUNED),
             ("versions", '"versions": drawn_by(),', TRAINING + "test_another_version_of_what_draws_is_another_key"),
