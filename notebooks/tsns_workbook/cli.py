@@ -179,7 +179,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     try:
         print(own_output.predict(arguments.model, arguments.file, arguments.out, **columns))
     except ValueError as error:
-        raise ProjectError(str(error)) from error
+        raise ProjectError(own_output.as_options(str(error))) from error
     return 0
 
 

@@ -71,7 +71,7 @@ def opening(parameters: Mapping[str, Any]) -> str:
         try:
             corpora = load(parameters["source"], parameters["target"], **columns)
         except ValueError as error:
-            raise ProjectError(_as_options(str(error), parameters["target"])) from error
+            raise ProjectError(as_options(str(error), parameters["target"])) from error
     lines = [str(warning.message) for warning in said]
     for corpus in filter(None, corpora[:2]):
         unlabelled = corpus is corpora.target and not corpora.labelled
@@ -88,8 +88,8 @@ def _left_out(facts: Mapping[str, Any]) -> str:
     return f"; {sum(facts['skipped'].values())} of {facts['rows_read']} not used ({reasons})" if reasons else ""
 
 
-def _as_options(message: str, target: str) -> str:
-    """The message of a wrong file with the options of `tsns analyse` in place of the arguments of `load_source`."""
+def as_options(message: str, target: str = "") -> str:
+    """The message of a wrong file with the options of `tsns` in place of the arguments of `load_source`."""
     role = "target-" if target and message.startswith(target) else ""
     message = re.sub(
         r"name yours with (\w+)=$", lambda found: f"name yours with --{role}{found[1].replace('_', '-')}", message

@@ -245,5 +245,7 @@ def test_from_two_files_to_a_page_and_predictions_on_new_text(tmp_path, monkeypa
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert table[["row", "predicted"]].to_numpy().tolist() == [[1, "pos"], [2, "neg"]]
     assert main(["predict", "nowhere", "new.csv"]) == 2
+    assert main(["predict", "reviews-report/model", "reviews.csv"]) == 2
+    assert "found: review, stars; name yours with --text\n" in capsys.readouterr().err
     assert main(["analyse", "reviews.csv", *columns, "--param", "resamples=8"]) == 2
     assert "did you mean 'n_resamples'" in capsys.readouterr().err
