@@ -155,7 +155,7 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
 
 def _analyse(arguments: argparse.Namespace) -> int:
     from tsns_workbook import own_output
-    from tsns_workbook.run import execute_here, explain
+    from tsns_workbook.run import execute_here, explain, joined_streams
 
     parameters = own_output.parameters(vars(arguments)) | parse_overrides(arguments.param)
     [job] = plan(project_root(), "mini", [own_output.NOTEBOOK], parameters)
@@ -168,6 +168,9 @@ def _analyse(arguments: argparse.Namespace) -> int:
         raise ProjectError(str(error)) from error
     except Exception as error:  # whatever the kernel did
         raise ProjectError(f"{out / 'report.ipynb'}: {explain(out / 'report.ipynb', error)}") from error
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined_streams(cell.outputs)
     print(own_output.finish(notebook, out))
     return 0
 

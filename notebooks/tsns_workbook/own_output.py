@@ -102,12 +102,7 @@ def as_options(message: str, target: str = "") -> str:
 
 
 def finish(notebook: nbformat.NotebookNode, out: Path) -> str:
-    """Write the page, and the notebook without what bars wrote; return what it advises and what was written."""
-    from tsns_workbook.run import joined_streams  # papermill, which the notebook itself does not need
-
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = joined_streams(cell.outputs)
+    """Write the notebook and its page; return what it advises and what was written."""
     nbformat.write(notebook, out / "report.ipynb")
     (out / "report.html").write_text(page(notebook), encoding="utf-8")
     advice = next(cell for cell in notebook.cells if cell.get("id") == "short-answer").outputs[0].data["text/markdown"]
