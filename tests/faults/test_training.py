@@ -103,6 +103,7 @@ def test_another_value_of_every_argument_is_another_key(encoder):
         "its function": {"prepare": partial(scramble, order=[2, 1, 0])},
         "its arguments": {"prepare": partial(scaled, 2)},
         "their values": {"prepare": partial(scaled, 3)},
+        "another function": {"prepare": partial(shifted, 3)},
         "n_rows": {"n_rows": 9},
     }
     assert {field.name for field in dataclasses.fields(Recipe)} <= set(others)
@@ -113,6 +114,11 @@ def test_another_value_of_every_argument_is_another_key(encoder):
 
 def scaled(factor, model):
     """Something to prepare a model by, with an argument before it."""
+    return model
+
+
+def shifted(factor, model):
+    """Something else, with the same arguments."""
     return model
 
 

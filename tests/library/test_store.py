@@ -323,6 +323,13 @@ def test_an_entry_of_the_first_format_is_written_again(finished):
     np.testing.assert_array_equal(finished.read(), WHOLE)
 
 
+def test_a_fact_that_was_changed_is_not_believed(finished):
+    path = finished.path / "manifest.json"
+    path.write_text(path.read_text().replace('"n_truncated": 1', '"n_truncated": 3'))
+    with pytest.raises(StoreError, match="is not the manifest that was written"):
+        finished.facts()
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_manifest_of_another_format_is_not_read(finished, number):
     path = finished.path / "manifest.json"
