@@ -175,7 +175,7 @@ def test_loading_is_silent(tiny, capfd):
         ({"device": None}, "device=None: expected 'auto'"),
         ({"dtype": ["float32"]}, r"dtype: must be 'float32', 'bfloat16' or 'auto', got \['float32'\]"),
         ({"revision": 3}, "revision=3: expected a branch, tag or commit"),
-        ({"random_weights": "no"}, "random_weights='no': expected True or False"),
+        ({"random_weights": "no"}, "random_weights: must be True or False, got 'no'"),
         ({"random_weights": True, "seed": 1.5}, "seed: must be a whole number, got 1.5"),
         ({"random_weights": True, "seed": True}, "seed: must be a whole number, got True"),
         ({"random_weights": True, "seed": -1}, "seed: must be at least 0, got -1"),
