@@ -22,15 +22,13 @@ class Selection(NamedTuple):
 
     `neurons` are sorted numbers of shape (K,). `importances` of shape (N,) is what they were chosen by: m of a single
     learner, h of several. `learner_importances` is m of every learner, (P, N). `stability` is the share of the K
-    neurons that two halves of the resamples have in common (NaN for a single resample). `n_resamples` counts the
-    resamples of each learner, (P,).
+    neurons that two halves of the resamples have in common (NaN for a single resample).
     """
 
     neurons: np.ndarray
     importances: np.ndarray
     learner_importances: np.ndarray
     stability: float
-    n_resamples: np.ndarray
 
 
 def select(qs: Sequence[np.ndarray], k: int, alphas: Sequence[float]) -> Selection:
@@ -48,7 +46,7 @@ def select(qs: Sequence[np.ndarray], k: int, alphas: Sequence[float]) -> Selecti
     by_learner = _by_learner(qs, alphas)
     importances = _over_learners(by_learner)
     neurons = select_neurons(importances, k)
-    return Selection(neurons, importances, by_learner, half_overlap(qs, k, alphas), np.array([len(q) for q in qs]))
+    return Selection(neurons, importances, by_learner, half_overlap(qs, k, alphas))
 
 
 def half_overlap(qs: Sequence[np.ndarray], k: int, alphas: Sequence[float]) -> float:

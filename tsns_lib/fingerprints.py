@@ -176,7 +176,7 @@ def fingerprint_frame(
     with random weights, or `labels="shuffled"` (the labels of a source permuted in every run), gives a control. One row
     for each source and run, in columns `source`, `task`, `run`, `k`, `selected` (neuron numbers), `shares` (array of
     shape (n_layers,), sums to 1), `draws` (array of shape (500, n_layers): the fingerprints of 500 bootstraps of the
-    run's resamples), `stability`, `resamples` (how many were needed) and `generated`.
+    run's resamples), `stability`, `trees` (how many of each resample were needed) and `generated`.
 
     Examples
     --------
@@ -202,13 +202,13 @@ def fingerprint_frame(
                 y = np.random.default_rng(derive_seed(seed, source.name, "shuffled", run)).permutation(y)
             own_seed = run_seed(seed, run, source.name)
             forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, own_seed)
-            q = Resamples(X, y, forest, n_jobs=n_jobs, **compute).enough_for([k])[k]
-            choice = select([q], k, [1.0])
+            grown = Resamples(X, y, forest, n_jobs=n_jobs, **compute).enough_for([k])[k]
+            choice = select([grown.q], k, [1.0])
             shares = fingerprint(choice.neurons, encoder.n_layers, encoder.n_neurons)
-            draws = _bootstrapped(q, k, encoder.n_layers, derive_seed(seed, source.name, "draws", run))
-            facts = (source.name, source.task, run, k, choice.neurons, shares, draws, choice.stability, len(q))
+            draws = _bootstrapped(grown.q, k, encoder.n_layers, derive_seed(seed, source.name, "draws", run))
+            facts = (source.name, source.task, run, k, choice.neurons, shares, draws, choice.stability, grown.n_trees)
             rows.append((*facts, source.generated))
-    columns = ["source", "task", "run", "k", "selected", "shares", "draws", "stability", "resamples", "generated"]
+    columns = ["source", "task", "run", "k", "selected", "shares", "draws", "stability", "trees", "generated"]
     return pd.DataFrame(rows, columns=columns)
 
 

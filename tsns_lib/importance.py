@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_units
-from tsns_lib.forest import Activations, bin_activations, bin_edges, histogram_importance, row_blocks
+from tsns_lib.forest import Activations, bin_activations, bin_edges, grow_trees, row_blocks
 from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
-from tsns_lib.stability import forecast_overlap, looks
+from tsns_lib.stability import FEWEST, forecast_overlap, looks
 from tsns_lib.store import Entry, Store, content_hash
 from tsns_lib.validation import class_numbers, matrix, numbers, one_of, positive, share, shown, whole_number
 
-VERSION = 1  # of what a stored resample means; part of its key
+VERSION = 2  # of what a stored resample means; part of its key
 ENGINES = ("histogram", "sklearn")
 MOST_RESAMPLES = 100_000  # a shard's name has five digits
 MOST_TREES = 1_000_000  # a thousand times the paper's; they take hours on any machine
@@ -112,7 +112,7 @@ def forest_importance(
     activations, classes = _checked(X, y, n_jobs, engine)
     prepared, _ = _prepare(activations, engine, n_jobs)
     assert isinstance(prepared, np.ndarray)
-    return _grow(prepared, classes, forest, n_jobs)
+    return _shares(_grow(prepared, classes, forest, n_jobs)[None])[0]
 
 
 def resampled_importance(
@@ -153,8 +153,8 @@ def resampled_importance(
     seed : int
         Seed of this run; resample j has a seed derived from it and from j.
     tol : float in (0, 1), optional
-        Stop before J as soon as, at 95 %, the K neurons chosen (by the mean of q) share at least 1 - tol with those
-        that all J resamples would choose: see `tsns_lib.stability`. Default: all J (the paper).
+        Stop before `n_trees` as soon as, at 95 %, the K neurons chosen share at least 1 - tol with those of all trees:
+        see `tsns_lib.stability`. Fewer than 8 resamples never stop. Default: all trees (the paper).
     neurons : sequence of int
         The values of K for which that must hold; read only with `tol`.
     store : Store or path, optional
@@ -168,8 +168,7 @@ def resampled_importance(
     Returns
     -------
     ndarray of shape (J, N)
-        Row j is the importance on resample j; each row sums to 1. With `tol` there are as many rows as the K that
-        needs most resamples.
+        Row j is the importance on resample j, which sums to 1; with `tol`, by as many trees as the slowest K needs.
 
     Raises
     ------
@@ -183,14 +182,22 @@ def resampled_importance(
     >>> q = resampled_importance(X, X[:, 3] > 0, n_resamples=3, n_trees=20, n_jobs=1)
     >>> q.shape, q.argmax(axis=1).tolist()
     ((3, 5), [3, 3, 3])
-    >>> len(resampled_importance(X, X[:, 3] > 0, n_trees=20, tol=0.1, neurons=[1], n_jobs=1))
-    8
+    >>> resampled_importance(X, X[:, 3] > 0, n_trees=20, tol=0.1, neurons=[1], n_jobs=1).shape
+    (100, 5)
     """
     forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, seed)
     if isinstance(neurons, str) or not np.iterable(neurons) or not (wanted := list(neurons)):
         raise ValueError(f"neurons: must be a list of one K or more, got {shown(neurons)}")
     resamples = Resamples(X, y, forest, n_jobs=n_jobs, store=store, scheduler=scheduler, progress=progress)
-    return resamples.first(forest.n_resamples) if tol is None else max(resamples.enough_for(wanted).values(), key=len)
+    by_k = resamples.enough_for([1] if tol is None else wanted)  # all trees serve every K
+    return max(by_k.values(), key=lambda grown: grown.n_trees).q
+
+
+class Grown(NamedTuple):
+    """Importance q on all J resamples, of shape (J, N), and by how many trees each."""
+
+    q: np.ndarray
+    n_trees: int
 
 
 class Resamples:
@@ -211,53 +218,60 @@ class Resamples:
         progress: bool = False,
     ) -> None:
         check_scheduler(scheduler)
-        store = Store(store)
+        self._store = Store(store)
         self._activations, self._classes = _checked(X, y, n_jobs, forest.engine)
         check_resamples(self._classes, forest)
         self._forest, self._scheduler, self._progress = forest, scheduler, progress
         self._n_jobs = 1 if scheduler else n_jobs
         self._work: _Work | None = None
-        identity = {
+        self._identity = {
             "version": VERSION,
             "activations": _array_hash(self._activations),
             "classes": _array_hash(self._classes),
             "fraction": resample_fraction(len(self._classes), forest.fraction),
-            "n_trees": forest.n_trees,
             "max_depth": forest.max_depth,
-            "engine": _engine_version(forest.engine),
+            "engine": f"sklearn {metadata.version('scikit-learn')}" if forest.engine == "sklearn" else forest.engine,
             "seed": forest.seed,
         }
-        self._entry = store.entry("importance", identity)
 
-    def enough_for(self, neurons: Sequence[int]) -> dict[int, np.ndarray]:
-        """Give q for every K, each on as many resamples as its own choice needs (all J without `tol`).
+    def enough_for(self, neurons: Sequence[int]) -> dict[int, Grown]:
+        """Give q for every K, each by as many trees as its own choice needs (all of them without `tol`).
 
         Every K stops alone, so that the choice of K neurons never depends on which other K are asked for.
         """
         wanted = waiting = list(dict.fromkeys(check_n_neurons(k, self._activations.shape[1]) for k in neurons))
-        n_resamples, tol, seed = self._forest.n_resamples, self._forest.tol, self._forest.seed
-        if tol is None or n_resamples == 1:
-            return dict.fromkeys(wanted, self.first(n_resamples))
-        q_by_k: dict[int, np.ndarray] = {}
-        for n in looks(n_resamples):
-            q = self.first(n)
-            _, low = forecast_overlap(q, waiting, n_resamples, seed=seed)
-            q_by_k |= {k: q for k, overlap in zip(waiting, low, strict=True) if overlap >= 1 - tol}
-            waiting = [k for k in waiting if k not in q_by_k]
+        J, T, tol, seed = self._forest.n_resamples, self._forest.n_trees, self._forest.tol, self._forest.seed
+        if tol is None or J < FEWEST:
+            return dict.fromkeys(wanted, Grown(_shares(self._sums(T)), T))
+        found: dict[int, Grown] = {}
+        sums, n_trees = None, 0
+        for look in looks(T):
+            sums, n_trees = self._sums(look, sums, n_trees), look
+            grown = Grown(_shares(sums), look)
+            _, low = forecast_overlap(grown.q, waiting, J * T // look, seed=seed)
+            found |= {k: grown for k, overlap in zip(waiting, low, strict=True) if overlap >= 1 - tol}
+            waiting = [k for k in waiting if k not in found]
             if not waiting:
                 break
-        return {k: q_by_k[k] for k in wanted}
+        return {k: found[k] for k in wanted}
 
-    def first(self, n: int) -> np.ndarray:
-        """Give q on the first n resamples, of shape (n, N)."""
-        if missing := self._entry.missing(n):
-            self._entry.claim()  # a store that cannot be written says so before the first forest
-            grown = run_units(_grow_resample, missing, shared=(self._prepared(),), scheduler=self._scheduler)
-            for j, q in bar(grown, total=len(missing), desc="resamples", show=self._progress):
-                self._entry.write(j, q[None, :])
-        if not self._entry.is_finished(n):
-            self._entry.finish(n)
-        return self._entry.read(n)
+    def _sums(self, n_trees: int, known: np.ndarray | None = None, n_known: int = 0) -> np.ndarray:
+        """What `_grow` gives by n_trees on every resample, of shape (J, N), where `known` is that by the first few."""
+        entry, n = self._entry(n_trees), self._forest.n_resamples
+        if missing := entry.missing(n):
+            entry.claim()  # a store that cannot be written says so before the first forest
+            work = replace(self._prepared(), forest=replace(self._forest, n_trees=n_trees))
+            if known is not None and self._forest.engine == "histogram":
+                work = replace(work, known=known, n_known=n_known)
+            grown = run_units(_grow_resample, missing, shared=(work,), scheduler=self._scheduler)
+            for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
+                entry.write(j, sums[None, :])
+        if not entry.is_finished(n):
+            entry.finish(n)
+        return entry.read(n)
+
+    def _entry(self, n_trees: int) -> Entry:
+        return self._store.entry("importance", self._identity | {"n_trees": n_trees})
 
     def _prepared(self) -> "_Work":
         if self._work is None:
@@ -272,7 +286,8 @@ class Resamples:
         first, each = seconds_of_trees(
             lambda n: _grow_resample(0, replace(work, forest=replace(work.forest, n_trees=n)))
         )
-        n_forests, n_trees = len(self._entry.missing(self._forest.n_resamples)), self._forest.n_trees
+        n_trees = self._forest.n_trees
+        n_forests = len(self._entry(n_trees).missing(self._forest.n_resamples))
         at_most = "at most " if self._forest.tol is not None else ""
         forecast = n_forests * (first + each * (n_trees - 1))
         announce(
@@ -335,7 +350,7 @@ class _Work:
     """What all resamples of one call read, wherever they grow.
 
     `data` are the activations, or their bins where the histogram engine can hold these in memory. `edges` are where the
-    bins are cut, if that is still to be done.
+    bins are cut, if that is still to be done. `known` of shape (J, N) is what the first `n_known` trees gave.
     """
 
     data: Activations
@@ -343,6 +358,8 @@ class _Work:
     classes: np.ndarray
     forest: Forest
     n_jobs: int
+    known: np.ndarray | None = None
+    n_known: int = 0
 
 
 def _prepare(X: Activations, engine: str, n_jobs: int) -> tuple[Activations, np.ndarray | None]:
@@ -354,7 +371,7 @@ def _prepare(X: Activations, engine: str, n_jobs: int) -> tuple[Activations, np.
 
 
 def _grow_resample(j: int, work: _Work) -> np.ndarray:
-    """Importance of shape (N,) on resample j: a pure unit of work for any executor."""
+    """What `_grow` gives on resample j, of shape (N,): a pure unit of work for any executor."""
     forest, data, classes = work.forest, work.data, work.classes
     rows = _rows_with_both_classes(j, classes, forest)
     if work.edges is not None:
@@ -365,7 +382,8 @@ def _grow_resample(j: int, work: _Work) -> np.ndarray:
         assert isinstance(data, np.ndarray)  # bins
         part = data.take(rows, axis=1)
     seeded = replace(forest, seed=derive_seed(forest.seed, "resample", j, "forest"))
-    return _grow(part, classes[rows], seeded, work.n_jobs)
+    sums = _grow(part, classes[rows], seeded, work.n_jobs, work.n_known)
+    return sums if work.known is None else work.known[j] + sums
 
 
 def check_resamples(classes: np.ndarray, forest: Forest) -> None:
@@ -388,18 +406,22 @@ def _rows_with_both_classes(j: int, classes: np.ndarray, forest: Forest) -> np.n
     return rows
 
 
-def _grow(prepared: np.ndarray, classes: np.ndarray, forest: Forest, n_jobs: int) -> np.ndarray:
-    """Importance of shape (N,) by one forest on what `_prepare` gives."""
+def _grow(prepared: np.ndarray, classes: np.ndarray, forest: Forest, n_jobs: int, first: int = 0) -> np.ndarray:
+    """What the trees from `first` on add to the importances, of shape (N,): see `_shares`.
+
+    The histogram engine gives whole numbers, whose sum over parts of a forest is the same bits as of the whole.
+    """
     if forest.engine == "histogram":
-        return histogram_importance(prepared, classes, forest.n_trees, forest.max_depth, forest.seed, n_jobs)
+        return grow_trees(prepared, classes, first, forest.n_trees, forest.max_depth, forest.seed, n_jobs)
     from sklearn.ensemble import RandomForestClassifier
 
     settings = {"max_depth": forest.max_depth, "random_state": forest.seed % 2**32, "n_jobs": n_jobs}
     return RandomForestClassifier(forest.n_trees, **settings).fit(prepared, classes).feature_importances_
 
 
-def _engine_version(engine: str) -> str:
-    return engine if engine == "histogram" else f"{engine} {metadata.version('scikit-learn')}"
+def _shares(sums: np.ndarray) -> np.ndarray:
+    """Importances whose rows sum to 1, or to 0 where no neuron separates anything; scikit-learn's do already."""
+    return sums / np.maximum(1, sums.sum(axis=1, keepdims=True)) if sums.dtype.kind == "i" else sums
 
 
 def _array_hash(array: Activations) -> str:

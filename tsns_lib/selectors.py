@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tsns_lib.aggregation import MOST_SOURCES, Selection, aggregate, meta_importance, select, source_pairs
 from tsns_lib.classifier import AlphaSearch, alpha_grid, search_alpha, term_medians
 from tsns_lib.executors import check_scheduler
-from tsns_lib.importance import MOST_SEED, Forest, Resamples, check_resamples, check_threads, check_values
+from tsns_lib.importance import MOST_SEED, Forest, Grown, Resamples, check_resamples, check_threads, check_values
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_lib.store import Store
@@ -46,8 +46,8 @@ class TSNSSelector(SelectorMixin, BaseEstimator):
     def _forest(self, seed: int) -> Forest:
         return Forest(self.n_resamples, self.fraction, self.n_trees, self.max_depth, self.engine, self.tol, seed)
 
-    def _importance(self, X: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-        """Q on as many resamples as the choice of K neurons needs."""
+    def _importance(self, X: np.ndarray, y: np.ndarray, seed: int) -> Grown:
+        """Q by as many trees as the choice of K neurons needs."""
         compute = {"n_jobs": self.n_jobs, "store": self.store, "scheduler": self.scheduler, "progress": self.verbose}
         return Resamples(X, y, self._forest(seed), **compute).enough_for([self.n_neurons])[int(self.n_neurons)]
 
@@ -85,7 +85,7 @@ class SingleTSNS(TSNSSelector):
     engine : {"histogram", "sklearn"}
         As in `tsns_lib.forest_importance`.
     tol : float in (0, 1), optional
-        Stop before J as soon as the K neurons share at least 1 - tol with those of all J, at 95 %; default: all J.
+        As in `tsns_lib.resampled_importance`, for these K neurons; default: all trees.
     random_state : int
         Seed of this run.
     n_jobs : int
@@ -105,8 +105,8 @@ class SingleTSNS(TSNSSelector):
         1 for the most important neuron, N for the least.
     selected_ : ndarray of shape (n_neurons,)
         Sorted numbers of the chosen neurons; `get_support(indices=True)` gives the same.
-    n_resamples_ : int
-        How many resamples were needed.
+    n_trees_ : int
+        How many trees of each resample were needed.
     stability_ : float
         Share of the K neurons that two halves of the resamples have in common.
     n_features_in_ : int
@@ -177,10 +177,11 @@ class SingleTSNS(TSNSSelector):
             share("alpha", self.alpha, zero=True),
             whole_number("random_state", self.random_state, 0, MOST_SEED),
         )
-        selection = select([self._importance(activations, labels, seed)], k, [alpha])
+        grown = self._importance(activations, labels, seed)
+        selection = select([grown.q], k, [alpha])
         self._keep(selection)
         self.importances_ = selection.importances
-        self.n_resamples_ = int(selection.n_resamples[0])
+        self.n_trees_ = grown.n_trees
         return self
 
 
@@ -217,8 +218,8 @@ class MultiTSNS(TSNSSelector):
         m of each learner.
     meta_importances_ : ndarray of shape (N,)
         h, the sum of the learners' meta-importance.
-    n_resamples_ : ndarray of shape (P,)
-        How many resamples each learner needed.
+    n_trees_ : ndarray of shape (P,)
+        How many trees of each resample each learner needed.
     selected_, ranking_, stability_, n_features_in_
         As in `SingleTSNS`; the halves of the resamples keep each learner's α.
 
@@ -302,8 +303,8 @@ class MultiTSNS(TSNSSelector):
         sources = np.unique(source_of_row).tolist()
         if len(sources) == 1:
             self.pairs_ = [((sources[0],), ())]
-            qs = [self._importance(activations, labels, run)]
-            searches = [AlphaSearch(1.0, np.array([]), term_medians(qs[0]))]
+            grown = [self._importance(activations, labels, run)]
+            searches = [AlphaSearch(1.0, np.array([]), term_medians(grown[0].q))]
         else:
             pairs = source_pairs(len(sources), self.pairing)
             self.pairs_ = [(tuple(sources[m] for m in s1), tuple(sources[m] for m in s2)) for s1, s2 in pairs]
@@ -312,23 +313,23 @@ class MultiTSNS(TSNSSelector):
             seeds = [derive_seed(run, "+".join(map(str, s1))) for s1, _ in self.pairs_]
             for (s1, _), seed in zip(self.pairs_, seeds, strict=True):  # before the first learner is taught
                 self._check_learner(s1, labels[np.isin(source_of_row, s1)], seed)
-            qs, searches = [], []
+            grown, searches = [], []
             for (s1, s2), seed in zip(self.pairs_, seeds, strict=True):
                 taught = np.isin(source_of_row, s1)
                 train = activations[taught], labels[taught]
-                qs.append(self._importance(*train, seed))
+                grown.append(self._importance(*train, seed))
                 candidates = np.flatnonzero(np.isin(source_of_row, s2))
                 of_judges = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
                 judges = candidates[resample_rows(len(candidates), gamma, of_judges)]
                 held_out = activations[judges], labels[judges]
-                searches.append(search_alpha(qs[-1], train, held_out, k, alphas=alphas, C=C))
+                searches.append(search_alpha(grown[-1].q, train, held_out, k, alphas=alphas, C=C))
         self.alphas_ = np.array([search.alpha for search in searches])
         self.term_medians_ = np.array([search.term_medians for search in searches])
-        selection = select(qs, k, self.alphas_.tolist())
+        selection = select([forests.q for forests in grown], k, self.alphas_.tolist())
         self._keep(selection)
         self.learner_importances_ = selection.learner_importances
         self.meta_importances_ = aggregate(meta_importance(selection.learner_importances))
-        self.n_resamples_ = selection.n_resamples
+        self.n_trees_ = np.array([forests.n_trees for forests in grown])
         return self
 
     def _check_learner(self, s1: tuple, labels: np.ndarray, seed: int) -> None:

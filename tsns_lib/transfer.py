@@ -34,7 +34,7 @@ class Choice(NamedTuple):
     run: int = 0
     selected: np.ndarray | None = None
     stability: float = float("nan")
-    resamples: int = 0
+    trees: int = 0
     alphas: np.ndarray | None = None
     term_medians: np.ndarray | None = None
 
@@ -117,8 +117,7 @@ def transfer_grid(
     seed : int
         Seed of the study.
     tol : float in (0, 1), optional
-        Stop before J as soon as the K neurons chosen share at least 1 - tol with those of all J, at 95 %; every K
-        stops alone: see `tsns_lib.stability`. Default: all J (the paper).
+        As in `tsns_lib.resampled_importance`; every K stops alone. Default: all trees (the paper).
     n_jobs : int
         Threads of the forests.
     store : Store or path, optional
@@ -136,9 +135,9 @@ def transfer_grid(
         `method`, `k`, `run`, `accuracy` (0 to 1), `n` (target rows), `correct` (boolean array over the target rows),
         `balanced_accuracy` and `auc` (see `tsns_lib.classifier.scores`), `model` (the fitted pipeline; None of
         "majority"), `selected` (neuron numbers, or None), `stability` (of TSNS: share of the K neurons that two halves
-        of the resamples have in common), `resamples` (of TSNS: how many were needed, by the learner that needed most;
-        else 0), of MultiTSNS `alphas` and `term_medians` of its learners (else None), `members` (tuple of the names of
-        the sources) and `generated` (whether the source or the target is generated data).
+        of the resamples have in common), `trees` (of TSNS: how many of each resample were needed, by the learner that
+        needed most; else 0), of MultiTSNS `alphas` and `term_medians` of its learners (else None), `members` (tuple of
+        the names of the sources) and `generated` (whether the source or the target is generated data).
         The methods: "tsns" or "multi_tsns"; "last_layer" (the paper's "BERT"); and, which the paper lacks, "majority"
         (always the target's larger class), "random" (K neurons drawn evenly), "all" (every neuron), "f_test" and
         "logistic" (the K best by F-test and by absolute logistic coefficient). Deterministic methods have run 0 only.
@@ -299,14 +298,14 @@ def tsns_choices(
     if len(np.unique(pool.source_of_row)) == 1:
         seeded = replace(forest, seed=run_seed(seed, run, pool.name))
         resamples = Resamples(pool.X, pool.y, seeded, progress=progress, **compute)
-        for k, q in resamples.enough_for(neurons).items():
-            choice = select([q], k, [alpha])
-            yield Choice("tsns", k, run, choice.neurons, choice.stability, int(choice.n_resamples[0]))
+        for k, grown in resamples.enough_for(neurons).items():
+            choice = select([grown.q], k, [alpha])
+            yield Choice("tsns", k, run, choice.neurons, choice.stability, grown.n_trees)
         return
     for k in neurons:
         fitted = clone(multi).set_params(n_neurons=k, random_state=run_seed(seed, run))
         fitted.fit(pool.X, pool.y, groups=pool.source_of_row)
-        chosen = fitted.selected_, fitted.stability_, int(fitted.n_resamples_.max())
+        chosen = fitted.selected_, fitted.stability_, int(fitted.n_trees_.max())
         yield Choice("multi_tsns", k, run, *chosen, fitted.alphas_, fitted.term_medians_)
 
 

@@ -109,7 +109,7 @@ def ladder_grid(
 
 
 SCORES = ["accuracy", "n", "correct", "balanced_accuracy", "auc"]
-CHOICE = ["stability", "resamples", "alphas", "term_medians"]
+CHOICE = ["stability", "trees", "alphas", "term_medians"]
 
 
 def judge_rung(

@@ -14,10 +14,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tsns_lib import extract, source_pairs, water_fill
+from tsns_lib import extract, resampled_importance, source_pairs, water_fill
 from tsns_lib.extraction import texts_of, tokenised
+from tsns_lib.ranking import order_neurons
 from tsns_lib.sampling import resample_fraction
-from tsns_lib.stability import overlap_curve
+from tsns_lib.stability import forecast_overlap, looks
 from tsns_workbook import paper
 from tsns_workbook.benchmarks import LARGE, OURS, PAPER_NEURONS, REFERENCE, SMALL, evenly
 from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish
@@ -31,6 +32,7 @@ WORKERS_TARGET = 1.8
 
 RUNS, RESAMPLES, TREES = 5, 100, 1_000  # paper §4.2
 DOMAIN_PAIRS = 6  # of the four domains of Table 4: every learner takes two, and its choice serves both other targets
+NEVER = 1e-9  # a tolerance that no look before the last meets
 MAX_LENGTH = 256  # of the paper profile
 SAMPLE = 300  # rows of a corpus whose tokens are counted
 
@@ -102,11 +104,11 @@ def scaling_plot(measured: pd.DataFrame, *, title: str) -> Figure:
 
 
 def stopping_table(full: pd.DataFrame, stopped: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Compare a transfer grid that stopped early, or changed in another way, with the grid after all J resamples.
+    """Compare a transfer grid that stopped early, or changed in another way, with the grid by all T trees.
 
-    One row for each K, which stops alone: `resamples` used (mean of sources and runs) of `J`, `overlap` of the chosen
-    neurons with those of the full grid (mean and smallest), both accuracies in percent, and the `change` in points with
-    its interval; it is a `measurable change` if the interval does not hold 0.
+    One row for each K, which stops alone: `trees` of each resample used (mean of sources and runs) of `T`, `overlap` of
+    the chosen neurons with those of the full grid (mean and smallest), both accuracies in percent, and the `change` in
+    points with its interval; it is a `measurable change` if the interval does not hold 0.
     """
     before, after = (grid[grid["method"] == "tsns"] for grid in (full, stopped))
     both = bootstrap(pd.concat([before, after.assign(method="tsns stopped")], ignore_index=True), seed=seed)
@@ -120,12 +122,12 @@ def stopping_table(full: pd.DataFrame, stopped: pd.DataFrame, *, seed: int = 0) 
         rows.append(
             {
                 "K": k,
-                "resamples": round(cells["resamples"].mean(), 1),
-                "J": cells["resamples_full"].max(),
+                "trees": round(cells["trees"].mean(), 1),
+                "T": cells["trees_full"].max(),
                 "overlap": round(cells["shared"].mean(), 3),
                 "smallest": round(cells["shared"].min(), 3),
                 "accuracy": round(100 * cells["accuracy"].mean(), 1),
-                "accuracy with J resamples": round(100 * cells["accuracy_full"].mean(), 1),
+                "accuracy with T trees": round(100 * cells["accuracy_full"].mean(), 1),
                 "change": round(change, 2),
                 "low": round(low, 2),
                 "high": round(high, 2),
@@ -135,35 +137,63 @@ def stopping_table(full: pd.DataFrame, stopped: pd.DataFrame, *, seed: int = 0) 
     return pd.DataFrame(rows)
 
 
-def overlap_curves(q_of: Mapping[str, np.ndarray], neurons: Sequence[int]) -> pd.DataFrame:
-    """The overlap with the final choice, forecast and measured, at every interim look, for the importances q by source.
+def q_of_looks(X: np.ndarray, y: Sequence[Any], *, n_trees: int, **settings: Any) -> dict[int, np.ndarray]:
+    """Importance q at every interim look up to n_trees, by number of trees; `settings` as `resampled_importance` takes.
 
-    The columns are those of `tsns_lib.stability.overlap_curve`, with `source` in front.
+    A tolerance that no look before the last can meet makes every look grow out of the one before it.
     """
-    curves = [overlap_curve(q, neurons, len(q)).assign(source=name) for name, q in q_of.items()]
-    return pd.concat(curves, ignore_index=True)[["source", "resamples", "k", "expected", "low", "found"]]
+    resampled_importance(X, y, n_trees=n_trees, tol=NEVER, neurons=[X.shape[1] // 2], **settings)
+    return {look: resampled_importance(X, y, n_trees=look, **settings) for look in looks(n_trees)}
+
+
+def overlap_curve(qs: Mapping[int, np.ndarray], neurons: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
+    """How the overlap with the final choice grows, look by look.
+
+    `qs` holds the q of every look in ascending order, of which the last is the final one. One row for each look and K,
+    in columns `look`, `k`, `expected` and `low` (of `tsns_lib.stability.forecast_overlap`), and `found`, the true
+    overlap.
+
+    >>> q = np.random.default_rng(0).dirichlet(np.ones(20), size=12)
+    >>> overlap_curve({n: q[:n] for n in (8, 12)}, [5])["found"].tolist()
+    [0.6, 1.0]
+    """
+    rows, last = [], max(qs)
+    final = order_neurons(qs[last].mean(axis=0))
+    for look, q in qs.items():
+        present = order_neurons(q.mean(axis=0))
+        forecasts = forecast_overlap(q, neurons, len(q) * last // look, seed=seed)
+        for k, expected, low in zip(neurons, *forecasts, strict=True):
+            found = len(np.intersect1d(present[:k], final[:k])) / k
+            rows.append({"look": look, "k": k, "expected": expected, "low": low, "found": found})
+    return pd.DataFrame(rows)
+
+
+def overlap_curves(q_of: Mapping[str, Mapping[int, np.ndarray]], neurons: Sequence[int]) -> pd.DataFrame:
+    """The curves of several sources, of which each gives q by look; the column `source` stands in front."""
+    curves = [overlap_curve(qs, neurons).assign(source=name) for name, qs in q_of.items()]
+    return pd.concat(curves, ignore_index=True)[["source", "look", "k", "expected", "low", "found"]]
 
 
 def plot_overlap_curves(curves: pd.DataFrame, tol: float, *, generated: bool) -> Figure:
-    """Draw forecast and measurement against the resamples, a panel for each K and a line for each source.
+    """Draw forecast and measurement against the trees of a resample, a panel for each K and a line for each source.
 
-    The dotted line is the overlap 1 - tol, above which the resamples stop.
+    The dotted line is the overlap 1 - tol, above which no more trees grow.
     """
     forms = {"low": "forecast, lower end (95 %)", "expected": "forecast, expected", "found": "measured"}
-    long = curves.melt(["source", "resamples", "k"], list(forms), "form", "overlap").replace({"form": forms})
-    ticks = [n for n in (8, 16, 32, 64) if n <= curves["resamples"].max()]
+    long = curves.melt(["source", "look", "k"], list(forms), "form", "overlap").replace({"form": forms})
+    ticks = sorted(curves["look"].unique())[::2]
     with plt.rc_context(STYLE):
         grid = sns.relplot(
-            long, x="resamples", y="overlap", col="k", hue="form", style="form", hue_order=list(forms.values()),
+            long, x="look", y="overlap", col="k", hue="form", style="form", hue_order=list(forms.values()),
             style_order=list(forms.values()), units="source", estimator=None, kind="line", palette="colorblind",
             height=2.9, aspect=1.0,
         )  # fmt: skip
-        grid.set_titles("K = {col_name}").set_axis_labels("resamples", "share of the K neurons")
+        grid.set_titles("K = {col_name}").set_axis_labels("trees of each resample", "share of the K neurons")
         for axes in grid.axes.flat:
             axes.axhline(1 - tol, color="0.4", linewidth=0.8, linestyle=":")
             axes.set(xscale="log", xticks=ticks, xticklabels=ticks)
             axes.minorticks_off()
-        title = caption("Share of the neurons chosen so far that all J resamples choose too", generated)
+        title = caption("Share of the neurons chosen so far that all trees choose too", generated)
         grid.figure.suptitle(title, x=0.01, y=1.04, ha="left")
         grid.legend.set_title(None)
     return finish(grid.figure)
@@ -280,13 +310,13 @@ def targets(
         share = peak.set_index("encoder").at[name, "share"]
         rows.append((f"share of the matrix speed, {name}", "at least", target, share))
     gain_of_two = workers.set_index("where")["ratio"]
-    used = float((saved["resamples"] / saved["J"]).max())
+    used = float((saved["trees"] / saved["T"]).max())
     rows += [
         ("from 1 to 2 workers", "ratio at least", WORKERS_TARGET, gain_of_two["2 workers"]),
         ("from 1 to 2 threads, the machine itself", "for comparison", np.nan, gain_of_two["here, 2 threads"]),
         ("same bits everywhere", "share of ways", 1.0, float(workers["same bits"].mean())),
         ("tol: largest change of an average, in points", "at most", 0.5, float(saved["change"].abs().max())),
-        ("tol: share of the J resamples that was used", "share", np.nan, used),
+        ("tol: share of the trees that was used", "share", np.nan, used),
     ]
     judged = [(promise, rule, target, ours, _verdict(rule, target, ours)) for promise, rule, target, ours in rows]
     return pd.DataFrame(judged, columns=["promise", "rule", "target", "ours", "verdict"])

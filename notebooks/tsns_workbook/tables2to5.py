@@ -161,19 +161,17 @@ def literature_table(paper: pd.DataFrame) -> pd.DataFrame:
 def stability_table(grid: pd.DataFrame) -> pd.DataFrame:
     """Share of the K chosen neurons on which two halves of the resamples agree: sources down, K across.
 
-    Shares are the mean of the runs; beside them the fewest and most resamples of a run, below them what two random
-    choices would share.
+    Shares are the mean of the runs; beside them the fewest and most trees that a run needed of each resample, below
+    them what two random choices would share.
     """
     rows = grid.dropna(subset=["stability"])
     rows = rows.assign(source=rows["source"].map(short_name))
     n_neurons = int(grid.loc[grid["method"] == "all", "k"].iloc[0])
     table = rows.pivot_table(index="source", columns="k", values="stability", sort=False)
     table.loc["by chance"] = [k / n_neurons for k in table.columns]
-    used = rows.groupby("source", sort=False)["resamples"].agg(["min", "max"])
+    used = rows.groupby("source", sort=False)["trees"].agg(["min", "max"])
     table = table.rename(columns=lambda k: f"K={k}").round(2)
-    return table.assign(
-        resamples=[f"{used.at[name, 'min']:.0f} to {used.at[name, 'max']:.0f}" for name in used.index] + [""]
-    )
+    return table.assign(trees=[f"{few:.0f} to {many:.0f}" for few, many in used.to_numpy()] + [""])
 
 
 def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:

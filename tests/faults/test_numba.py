@@ -82,13 +82,13 @@ def test_old_machine_code_refuses_another_number_of_bins(monkeypatch):
     X = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     edges = forest.bin_edges(X, 1)
     bins, classes = forest.bin_activations(X, edges, n_jobs=1), (X[:, 0] > 0).astype(np.int64)
-    forest.histogram_importance(bins, classes, 2, 5, 0, 1)
+    forest.grow_trees(bins, classes, 0, 2, 5, 0, 1)
     few = edges[:, :31].copy()
     monkeypatch.setattr(forest, "N_BINS", 32)  # the compiled code keeps 64
     for use in (
         lambda: forest.bin_edges(X, 1),
         lambda: forest.bin_activations(X, few, n_jobs=1),
-        lambda: forest.histogram_importance(bins, classes, 2, 5, 0, 1),
+        lambda: forest.grow_trees(bins, classes, 0, 2, 5, 0, 1),
     ):
         with pytest.raises(ValueError, match="machine code .* has another number of bins"):
             use()

@@ -101,7 +101,7 @@ def test_what_was_not_measured_is_not_judged(compared):
     ways["seconds"] = [1.0, 6.0, np.nan]
     peak = pd.DataFrame({"encoder": list(performance.PEAK_TARGETS), "share": [0.5, 0.5]})
     workers = pd.DataFrame({"where": ["here, 2 threads", "2 workers"], "ratio": [1.2, 1.9], "same bits": True})
-    saved = pd.DataFrame({"change": [0.1, -0.7], "resamples": [24, 32], "J": 100})
+    saved = pd.DataFrame({"change": [0.1, -0.7], "trees": [240, 320], "T": 1000})
     judged = performance.targets({"base": compared}, ways, peak, workers, saved).set_index("promise")["verdict"]
     assert judged["forest, tall"] == "not measured here"
     assert judged["extraction of 200 texts against plain loop, float32"] == "met"
@@ -109,7 +109,7 @@ def test_what_was_not_measured_is_not_judged(compared):
     assert judged["share of the matrix speed, BERT-large's shape (24 × 1,024)"] == "not met"
     assert judged["from 1 to 2 workers"] == "met"
     assert judged["tol: largest change of an average, in points"] == "not met"
-    assert judged["tol: share of the J resamples that was used"] == ""
+    assert judged["tol: share of the trees that was used"] == ""
 
 
 @pytest.mark.skipif(benchmarks.has_device("cuda"), reason="there is a GPU")

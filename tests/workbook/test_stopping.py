@@ -1,17 +1,17 @@
-"""The neurons chosen by fewer resamples beside those chosen by all J."""
+"""The neurons chosen by fewer trees beside those chosen by all."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from tsns_workbook.performance import overlap_curves, plot_overlap_curves, stopping_table
+from tsns_workbook.performance import overlap_curves, plot_overlap_curves, q_of_looks, stopping_table
 
 
-def grid(percent, selected, resamples):
+def grid(percent, selected, trees):
     rows = [
         {
             "source": source, "target": "toy", "method": "tsns", "k": 4, "run": run,
             "n": 200, "accuracy": percent / 100, "correct": np.arange(200) < 2 * percent,
-            "selected": np.array(selected), "resamples": resamples,
+            "selected": np.array(selected), "trees": trees,
         }
         for source in ("books", "dvd")
         for run in (0, 1)
@@ -20,9 +20,9 @@ def grid(percent, selected, resamples):
 
 
 def test_savings_and_changes_on_literal_values():
-    row = stopping_table(grid(70, [1, 2, 3, 4], 100), grid(60, [2, 3, 4, 5], 24)).iloc[0]
-    assert (row["K"], row["resamples"], row["J"], row["overlap"], row["smallest"]) == (4, 24, 100, 0.75, 0.75)
-    assert (row["accuracy"], row["accuracy with J resamples"], row["change"]) == (60, 70, -10)
+    row = stopping_table(grid(70, [1, 2, 3, 4], 1000), grid(60, [2, 3, 4, 5], 240)).iloc[0]
+    assert (row["K"], row["trees"], row["T"], row["overlap"], row["smallest"]) == (4, 240, 1000, 0.75, 0.75)
+    assert (row["accuracy"], row["accuracy with T trees"], row["change"]) == (60, 70, -10)
     assert row["low"] < -10 < row["high"] < 0
     assert row["measurable change"] == "yes"
 
@@ -34,14 +34,23 @@ def test_the_same_choice_changes_nothing():
 
 
 @pytest.fixture
-def curves():
+def curves(tmp_path):
     rng = np.random.default_rng(0)
-    return overlap_curves({name: rng.dirichlet(np.linspace(1, 9, 40), size=32) for name in ("books", "dvd")}, [5, 10])
+    y = np.arange(60) % 2
+    X = {name: rng.normal(size=(60, 40)) + y[:, None] * np.linspace(0, 1, 40) for name in ("books", "dvd")}
+    q_of = {name: q_of_looks(X[name], y, n_resamples=8, n_trees=32, n_jobs=1, store=tmp_path) for name in X}
+    return overlap_curves(q_of, [5, 10])
 
 
 def test_curves_name_their_source(curves):
     assert curves["source"].unique().tolist() == ["books", "dvd"]
-    assert curves.groupby("source").size().tolist() == [10, 10]  # looks at 8, 12, 16, 24 and 32, two K
+    assert curves[curves["source"] == "dvd"]["look"].tolist() == [n for n in (8, 12, 16, 24, 32) for _ in (5, 10)]
+
+
+def test_the_last_look_has_all_trees(curves):
+    last = curves[curves["look"] == 32]
+    assert (last[["expected", "low", "found"]] == 1).all(axis=None)
+    assert (curves.groupby("look")["found"].mean().diff().dropna() > -0.1).all()
 
 
 def test_every_k_is_a_panel_and_every_source_a_line(curves):

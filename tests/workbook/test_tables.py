@@ -16,7 +16,7 @@ SELECTED = ("selected", 500)
 def cell(source, target, method, k, percent, run=0, **more):
     """One row of a grid with that accuracy on 200 target rows."""
     correct = np.arange(N) < N * percent // 100
-    facts = {"stability": np.nan, "resamples": 0, "selected": None, "alphas": None, "term_medians": None, **more}
+    facts = {"stability": np.nan, "trees": 0, "selected": None, "alphas": None, "term_medians": None, **more}
     row = {"source": source, "target": target, "method": method, "k": k, "run": run, "correct": correct, **facts}
     return row | {"accuracy": correct.mean(), "n": N, "members": tuple(source.split("+")), "generated": False}
 
@@ -42,13 +42,13 @@ def grid_of(sources, targets, tsns, name="tsns", f_test=None):
                     500,
                     tsns(source, target),
                     stability=0.75,
-                    resamples=24,
+                    trees=24,
                     selected=np.array([0, 1, 2, 7]),
                 ),
                 cell(source, target, "random", 100, 60),
                 cell(source, target, "random of the same layers", 100, 60),
                 cell(source, target, "f_test", 100, 61),
-                cell(source, target, name, 100, 62, stability=0.5, resamples=16, selected=np.array([0, 4])),
+                cell(source, target, name, 100, 62, stability=0.5, trees=16, selected=np.array([0, 4])),
             ]
     return pd.DataFrame(rows)
 

@@ -214,7 +214,9 @@ def load_source(
     if refused := [option for option, value in own.items() if named and value]:
         raise ValueError(f"{refused[0]}: is for your own rows, and {wanted!r} is a corpus of Table 1")
     if prefix == "miniature":
-        source = _from_miniature(wanted, _corpus(rest, split), split, seed)
+        corpus, origin = _corpus(rest, split), {"kind": "miniature", "seed": seed}
+        frame = miniature.generate(corpus.name, split, seed=seed)
+        source = _source(wanted, corpus.task, split, frame, origin, corpus.classes)
     elif prefix == "hub":
         rest, _, pinned = rest.partition("@")
         source = _from_hub(f"hub:{rest}", _corpus(rest, split), split, pinned or revision)
@@ -335,11 +337,6 @@ def _from_reading(name: str, corpus: Corpus, split: str, reading: Reading, place
         "paper_rows": corpus.paper.get(split),
     }
     return _source(name, corpus.task, split, reading.frame, {**place, **counts}, corpus.classes)
-
-
-def _from_miniature(name: str, corpus: Corpus, split: str, seed: int) -> Source:
-    frame = miniature.generate(corpus.name, split, seed=seed)
-    return _source(name, corpus.task, split, frame, {"kind": "miniature", "seed": seed}, corpus.classes)
 
 
 def _from_own(given: Any, own: dict[str, Any]) -> Source:
