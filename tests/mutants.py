@@ -39,6 +39,8 @@ GET, STORE = "tests/workbook/test_get.py::", "tests/library/test_store.py::"
 KEY = IMPORTANCE + "test_whatever_changes_a_number_changes_the_key"
 TUNED = TRAINING + "test_another_value_of_every_argument_is_another_key"
 STATES = EXTRACTION + "test_activations_equal_hugging_face"
+ENGINE = """"engine": f"sklearn {metadata.version('scikit-learn')}" if forest.engine == "sklearn" else forest.engine,"""
+NEVER_STOPS = "tests/library/test_stability.py::test_a_run_that_never_stops_has_the_bits_of_all_trees"
 RECIPE = ("epochs", "learning_rate", "batch_size", "max_length", "clip", "dtype")
 MUTANTS = [
     Mutant(
@@ -251,11 +253,33 @@ MUTANTS = [
         "return (self.folder / TENSORS).is_file()",
         TRAINING + "test_a_damaged_model_is_trained_again",
     ),
+    Mutant("importance key without n_trees", LIB + "importance.py", '| {"n_trees": n_trees}', '| {"n_trees": 0}', KEY),
+    Mutant(
+        "trees of an earlier look left out",
+        LIB + "importance.py",
+        "return sums if work.known is None else work.known[j] + sums",
+        "return sums",
+        NEVER_STOPS,
+    ),
+    Mutant(
+        "trees of an earlier look grown twice",
+        LIB + "importance.py",
+        "work.n_jobs, work.n_known)",
+        "work.n_jobs, 0)",
+        NEVER_STOPS,
+    ),
+    Mutant(
+        "a forecast of no further trees",
+        LIB + "importance.py",
+        "waiting, J * T // look,",
+        "waiting, J,",
+        "tests/library/test_stability.py::test_a_run_stops_when_the_choice_is_clear_and_not_when_it_is_not",
+    ),
     Mutant(
         "importance key without the version of scikit-learn",
         LIB + "importance.py",
-        'return engine if engine == "histogram" else',
-        "return engine if True else",
+        'if forest.engine == "sklearn" else forest.engine,',
+        "if False else forest.engine,",
         IMPORTANCE + "test_another_version_of_an_engine_is_another_key",
     ),
     *(
@@ -265,9 +289,8 @@ MUTANTS = [
             ("activations", '"activations": _array_hash(self._activations),', KEY),
             ("classes", '"classes": _array_hash(self._classes),', KEY),
             ("fraction", '"fraction": resample_fraction(len(self._classes), forest.fraction),', KEY),
-            ("n_trees", '"n_trees": forest.n_trees,', KEY),
             ("max_depth", '"max_depth": forest.max_depth,\n', KEY),
-            ("engine", '"engine": _engine_version(forest.engine),', KEY),
+            ("engine", ENGINE, KEY),
             ("seed", '"seed": forest.seed,', KEY),
         ]
     ),
