@@ -1,4 +1,4 @@
-"""What a reader does in a browser: run a lesson and move its widget, and read the site with the network off."""
+"""What a reader does in a browser: run a lesson and move its widget, as a notebook and as a page, and read offline."""
 
 import re
 import shutil
@@ -6,9 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -32,28 +30,40 @@ def browser():
         started.close()
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """A JupyterLab of its own on a copy of the lessons; its address."""
-    shutil.copytree(ROOT / "notebooks/lessons/solutions", tmp_path / "lessons")
+@contextmanager
+def served(folder, program, *words):
+    """A Jupyter server of its own on a copy of the lessons; its address."""
+    shutil.copytree(ROOT / "notebooks/lessons/solutions", folder / "lessons")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [f"--ServerApp.port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path / 'lessons'}"]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *words]
-    log = (tmp_path / "server.log").open("w")
-    server = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", program, "--no-browser", *(word.format(port=port) for word in words)]
+    log = (folder / "server.log").open("w")
+    server = subprocess.Popen(command, cwd=folder / "lessons", stdout=log, stderr=log)
     until = time.monotonic() + 180
     while time.monotonic() < until:
-        with suppress(urllib.error.URLError):
-            urllib.request.urlopen(f"{address}/api", timeout=5)
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
             break
         time.sleep(0.5)
-    yield address
+    yield f"http://127.0.0.1:{port}"
     server.terminate()
     server.wait(30)
     log.close()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    with served(
+        tmp_path, "jupyterlab", "--allow-root", "--ServerApp.port={port}", "--IdentityProvider.token="
+    ) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def voila(tmp_path_factory):
+    pytest.importorskip("voila", reason="voila is not installed: the extra 'browser'")
+    with served(tmp_path_factory.mktemp("voila"), "voila", "--port={port}", "--show_tracebacks=True", ".") as address:
+        yield address
 
 
 def test_a_lesson_runs_in_jupyterlab_and_its_widget_moves_by_mouse_and_keyboard(browser, lab):
@@ -83,6 +93,23 @@ def test_a_lesson_runs_in_jupyterlab_and_its_widget_moves_by_mouse_and_keyboard(
     moves(lambda: track.click(position={"x": 10, "y": middle}, force=True))
     page.get_by_text("Right.", exact=True).first.wait_for(state="attached", timeout=5 * MINUTES)
     assert [error for error in errors if "favicon" not in error] == []
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "notebooks/lessons/solutions").glob("*.ipynb")))
+def test_a_lesson_is_a_page_of_voila(browser, voila, name):
+    """Outputs and widgets without the code; its pages ask for fonts from elsewhere, and read without them."""
+    page = browser.new_page(viewport={"width": 1100, "height": 1000})
+    page.goto(f"{voila}/voila/render/{name}", timeout=5 * MINUTES)
+    last = page.get_by_role("heading", name="Quiz")
+    last.wait_for(timeout=5 * MINUTES)
+    page.locator(".jp-RenderedImage img, img.widget-image").first.wait_for(timeout=MINUTES)
+    assert "Traceback" not in page.locator("body").inner_text()
+    if name.startswith("07"):
+        picture = page.locator("img.widget-image").first
+        before = picture.get_attribute("src")
+        page.locator(".noUi-handle").first.press("ArrowRight")
+        page.wait_for_function("([image, old]) => image.src !== old", arg=[picture.element_handle(), before])
+    page.close()
 
 
 @pytest.mark.skipif(not SITE.exists(), reason="build/site is not there: make site")
