@@ -271,8 +271,8 @@ MUTANTS = [
     Mutant(
         "a forecast of no further trees",
         LIB + "importance.py",
-        "waiting, J * T // look,",
-        "waiting, J,",
+        "waiting, 1 - grown.n_trees / T,",
+        "waiting, 0.0,",
         "tests/library/test_stability.py::test_a_run_stops_when_the_choice_is_clear_and_not_when_it_is_not",
     ),
     Mutant(

@@ -5,7 +5,7 @@ A resample is a unit of work: pure, seeded, the same bits wherever it runs, and 
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import chain
@@ -112,7 +112,7 @@ def forest_importance(
     activations, classes = _checked(X, y, n_jobs, engine)
     prepared, _ = _prepare(activations, engine, n_jobs)
     assert isinstance(prepared, np.ndarray)
-    return _shares(_grow(prepared, classes, forest, n_jobs)[None])[0]
+    return _shares(_grow(prepared, classes, forest, n_jobs).sum(axis=0))
 
 
 def resampled_importance(
@@ -154,7 +154,7 @@ def resampled_importance(
         Seed of this run; resample j has a seed derived from it and from j.
     tol : float in (0, 1), optional
         Stop before `n_trees` as soon as, at 95 %, the K neurons chosen share at least 1 - tol with those of all trees:
-        see `tsns_lib.stability`. Fewer than 8 resamples never stop. Default: all trees (the paper).
+        see `tsns_lib.stability`. Fewer than 8 resamples, and scikit-learn's forests, never stop. Default: all trees.
     neurons : sequence of int
         The values of K for which that must hold; read only with `tol`.
     store : Store or path, optional
@@ -194,10 +194,11 @@ def resampled_importance(
 
 
 class Grown(NamedTuple):
-    """Importance q on all J resamples, of shape (J, N), and by how many trees each."""
+    """Importance q by the first n_trees of all J forests, and the noise of these trees in it, both of shape (J, N)."""
 
-    q: np.ndarray
     n_trees: int
+    q: np.ndarray
+    noise: np.ndarray
 
 
 class Resamples:
@@ -240,29 +241,31 @@ class Resamples:
         Every K stops alone, so that the choice of K neurons never depends on which other K are asked for.
         """
         wanted = waiting = list(dict.fromkeys(check_n_neurons(k, self._activations.shape[1]) for k in neurons))
-        J, T, tol, seed = self._forest.n_resamples, self._forest.n_trees, self._forest.tol, self._forest.seed
-        if tol is None or J < FEWEST:
-            return dict.fromkeys(wanted, Grown(_shares(self._sums(T)), T))
+        forest, T, tol = self._forest, self._forest.n_trees, self._forest.tol
+        if tol is None or forest.n_resamples < FEWEST or forest.engine == "sklearn":
+            return dict.fromkeys(wanted, _grown(T, self._sums(T)))
         found: dict[int, Grown] = {}
-        sums, n_trees = None, 0
-        for look in looks(T):
-            sums, n_trees = self._sums(look, sums, n_trees), look
-            grown = Grown(_shares(sums), look)
-            _, low = forecast_overlap(grown.q, waiting, J * T // look, seed=seed)
+        for grown in self.at_looks():
+            _, low = forecast_overlap(grown.q, grown.noise, waiting, 1 - grown.n_trees / T, seed=forest.seed)
             found |= {k: grown for k, overlap in zip(waiting, low, strict=True) if overlap >= 1 - tol}
-            waiting = [k for k in waiting if k not in found]
-            if not waiting:
+            if not (waiting := [k for k in waiting if k not in found]):
                 break
         return {k: found[k] for k in wanted}
 
+    def at_looks(self) -> Iterator[Grown]:
+        """Give q at every interim look; each look's forests grow out of those of the look before it."""
+        sums, n_trees = None, 0
+        for look in looks(self._forest.n_trees):
+            sums, n_trees = self._sums(look, sums, n_trees), look
+            yield _grown(look, sums)
+
     def _sums(self, n_trees: int, known: np.ndarray | None = None, n_known: int = 0) -> np.ndarray:
-        """What `_grow` gives by n_trees on every resample, of shape (J, N), where `known` is that by the first few."""
+        """What `_grow` gives by n_trees on every resample, of shape (J, 2, N), where `known` is that by n_known."""
         entry, n = self._entry(n_trees), self._forest.n_resamples
         if missing := entry.missing(n):
             entry.claim()  # a store that cannot be written says so before the first forest
-            work = replace(self._prepared(), forest=replace(self._forest, n_trees=n_trees))
-            if known is not None and self._forest.engine == "histogram":
-                work = replace(work, known=known, n_known=n_known)
+            forest = replace(self._forest, n_trees=n_trees)
+            work = replace(self._prepared(), forest=forest, known=known, n_known=n_known)
             grown = run_units(_grow_resample, missing, shared=(work,), scheduler=self._scheduler)
             for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
                 entry.write(j, sums[None, :])
@@ -350,7 +353,7 @@ class _Work:
     """What all resamples of one call read, wherever they grow.
 
     `data` are the activations, or their bins where the histogram engine can hold these in memory. `edges` are where the
-    bins are cut, if that is still to be done. `known` of shape (J, N) is what the first `n_known` trees gave.
+    bins are cut, if that is still to be done. `known` of shape (J, 2, N) is what the first `n_known` trees gave.
     """
 
     data: Activations
@@ -371,7 +374,7 @@ def _prepare(X: Activations, engine: str, n_jobs: int) -> tuple[Activations, np.
 
 
 def _grow_resample(j: int, work: _Work) -> np.ndarray:
-    """What `_grow` gives on resample j, of shape (N,): a pure unit of work for any executor."""
+    """What `_grow` gives on resample j, of shape (2, N): a pure unit of work for any executor."""
     forest, data, classes = work.forest, work.data, work.classes
     rows = _rows_with_both_classes(j, classes, forest)
     if work.edges is not None:
@@ -407,21 +410,30 @@ def _rows_with_both_classes(j: int, classes: np.ndarray, forest: Forest) -> np.n
 
 
 def _grow(prepared: np.ndarray, classes: np.ndarray, forest: Forest, n_jobs: int, first: int = 0) -> np.ndarray:
-    """What the trees from `first` on add to the importances, of shape (N,): see `_shares`.
+    """What either half of the trees from `first` on adds to the importances, of shape (2, N).
 
-    The histogram engine gives whole numbers, whose sum over parts of a forest is the same bits as of the whole.
+    They are whole numbers, so that sums of parts have the bits of the whole; scikit-learn gives shares, (1, N).
     """
     if forest.engine == "histogram":
-        return grow_trees(prepared, classes, first, forest.n_trees, forest.max_depth, forest.seed, n_jobs)
+        middle = (first + forest.n_trees) // 2
+        halves = [(first, middle), (middle, forest.n_trees)]
+        return np.stack(
+            [grow_trees(prepared, classes, *half, forest.max_depth, forest.seed, n_jobs) for half in halves]
+        )
     from sklearn.ensemble import RandomForestClassifier
 
     settings = {"max_depth": forest.max_depth, "random_state": forest.seed % 2**32, "n_jobs": n_jobs}
-    return RandomForestClassifier(forest.n_trees, **settings).fit(prepared, classes).feature_importances_
+    return RandomForestClassifier(forest.n_trees, **settings).fit(prepared, classes).feature_importances_[None]
+
+
+def _grown(n_trees: int, sums: np.ndarray) -> Grown:
+    halves = _shares(sums)
+    return Grown(n_trees, _shares(sums.sum(axis=1)), (halves[:, 0] - halves[:, -1]) / 2)
 
 
 def _shares(sums: np.ndarray) -> np.ndarray:
-    """Importances whose rows sum to 1, or to 0 where no neuron separates anything; scikit-learn's do already."""
-    return sums / np.maximum(1, sums.sum(axis=1, keepdims=True)) if sums.dtype.kind == "i" else sums
+    """Importances of which each row sums to 1, or to 0 where no neuron separates anything, as scikit-learn's do."""
+    return sums / np.maximum(1, sums.sum(axis=-1, keepdims=True)) if sums.dtype.kind == "i" else sums
 
 
 def _array_hash(array: Activations) -> str:

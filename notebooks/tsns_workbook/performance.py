@@ -14,11 +14,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tsns_lib import extract, resampled_importance, source_pairs, water_fill
+from tsns_lib import extract, source_pairs, water_fill
 from tsns_lib.extraction import texts_of, tokenised
+from tsns_lib.importance import Forest, Grown, Resamples
 from tsns_lib.ranking import order_neurons
 from tsns_lib.sampling import resample_fraction
-from tsns_lib.stability import forecast_overlap, looks
+from tsns_lib.stability import forecast_overlap
 from tsns_workbook import paper
 from tsns_workbook.benchmarks import LARGE, OURS, PAPER_NEURONS, REFERENCE, SMALL, evenly
 from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish
@@ -32,7 +33,6 @@ WORKERS_TARGET = 1.8
 
 RUNS, RESAMPLES, TREES = 5, 100, 1_000  # paper §4.2
 DOMAIN_PAIRS = 6  # of the four domains of Table 4: every learner takes two, and its choice serves both other targets
-NEVER = 1e-9  # a tolerance that no look before the last meets
 MAX_LENGTH = 256  # of the paper profile
 SAMPLE = 300  # rows of a corpus whose tokens are counted
 
@@ -137,41 +137,31 @@ def stopping_table(full: pd.DataFrame, stopped: pd.DataFrame, *, seed: int = 0) 
     return pd.DataFrame(rows)
 
 
-def q_of_looks(X: np.ndarray, y: Sequence[Any], *, n_trees: int, **settings: Any) -> dict[int, np.ndarray]:
-    """Importance q at every interim look up to n_trees, by number of trees; `settings` as `resampled_importance` takes.
-
-    A tolerance that no look before the last can meet makes every look grow out of the one before it.
-    """
-    resampled_importance(X, y, n_trees=n_trees, tol=NEVER, neurons=[X.shape[1] // 2], **settings)
-    return {look: resampled_importance(X, y, n_trees=look, **settings) for look in looks(n_trees)}
+def looked_at(X: np.ndarray, y: Sequence[Any], **forest: Any) -> list[Grown]:
+    """Importance at every interim look up to all trees; `forest` holds fields of `tsns_lib.importance.Forest`."""
+    return list(Resamples(X, y, Forest(**forest), progress=True).at_looks())
 
 
-def overlap_curve(qs: Mapping[int, np.ndarray], neurons: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
-    """How the overlap with the final choice grows, look by look.
+def overlap_curve(grown: Sequence[Grown], neurons: Sequence[int]) -> pd.DataFrame:
+    """How the overlap with the final choice grows, look by look, of which the last has all trees.
 
-    `qs` holds the q of every look in ascending order, of which the last is the final one. One row for each look and K,
-    in columns `look`, `k`, `expected` and `low` (of `tsns_lib.stability.forecast_overlap`), and `found`, the true
+    One row for each look and K, in columns `trees`, `k`, `expected` and `low` (the forecast), and `found`, the true
     overlap.
-
-    >>> q = np.random.default_rng(0).dirichlet(np.ones(20), size=12)
-    >>> overlap_curve({n: q[:n] for n in (8, 12)}, [5])["found"].tolist()
-    [0.6, 1.0]
     """
-    rows, last = [], max(qs)
-    final = order_neurons(qs[last].mean(axis=0))
-    for look, q in qs.items():
+    rows, final = [], order_neurons(grown[-1].q.mean(axis=0))
+    for n_trees, q, noise in grown:
         present = order_neurons(q.mean(axis=0))
-        forecasts = forecast_overlap(q, neurons, len(q) * last // look, seed=seed)
+        forecasts = forecast_overlap(q, noise, neurons, 1 - n_trees / grown[-1].n_trees)
         for k, expected, low in zip(neurons, *forecasts, strict=True):
             found = len(np.intersect1d(present[:k], final[:k])) / k
-            rows.append({"look": look, "k": k, "expected": expected, "low": low, "found": found})
+            rows.append({"trees": n_trees, "k": k, "expected": expected, "low": low, "found": found})
     return pd.DataFrame(rows)
 
 
-def overlap_curves(q_of: Mapping[str, Mapping[int, np.ndarray]], neurons: Sequence[int]) -> pd.DataFrame:
-    """The curves of several sources, of which each gives q by look; the column `source` stands in front."""
-    curves = [overlap_curve(qs, neurons).assign(source=name) for name, qs in q_of.items()]
-    return pd.concat(curves, ignore_index=True)[["source", "look", "k", "expected", "low", "found"]]
+def overlap_curves(grown: Mapping[str, Sequence[Grown]], neurons: Sequence[int]) -> pd.DataFrame:
+    """The curves of several sources; the column `source` stands in front."""
+    curves = [overlap_curve(looks, neurons).assign(source=name) for name, looks in grown.items()]
+    return pd.concat(curves, ignore_index=True)[["source", "trees", "k", "expected", "low", "found"]]
 
 
 def plot_overlap_curves(curves: pd.DataFrame, tol: float, *, generated: bool) -> Figure:
@@ -180,11 +170,11 @@ def plot_overlap_curves(curves: pd.DataFrame, tol: float, *, generated: bool) ->
     The dotted line is the overlap 1 - tol, above which no more trees grow.
     """
     forms = {"low": "forecast, lower end (95 %)", "expected": "forecast, expected", "found": "measured"}
-    long = curves.melt(["source", "look", "k"], list(forms), "form", "overlap").replace({"form": forms})
-    ticks = sorted(curves["look"].unique())[::2]
+    long = curves.melt(["source", "trees", "k"], list(forms), "form", "overlap").replace({"form": forms})
+    ticks = sorted(curves["trees"].unique())[::2]
     with plt.rc_context(STYLE):
         grid = sns.relplot(
-            long, x="look", y="overlap", col="k", hue="form", style="form", hue_order=list(forms.values()),
+            long, x="trees", y="overlap", col="k", hue="form", style="form", hue_order=list(forms.values()),
             style_order=list(forms.values()), units="source", estimator=None, kind="line", palette="colorblind",
             height=2.9, aspect=1.0,
         )  # fmt: skip

@@ -11,11 +11,18 @@ from tsns_lib.ranking import order_neurons
 from tsns_lib.stability import FEWEST, forecast_overlap, looks
 
 
-def noisy(n_resamples=100, n_neurons=300, seed=0):
-    """Importances around a slope, with a spread of a quarter of the mean."""
+def noisy(n_trees=100, n_resamples=30, n_neurons=300, seed=0):
+    """Importance by each of n_trees on each resample, around a slope: rows that differ, and trees that differ more."""
     rng = np.random.default_rng(seed)
     mean = np.linspace(1, 5, n_neurons)
-    return rng.gamma(16, mean / 16, size=(n_resamples, n_neurons))
+    of_rows = rng.gamma(100, mean / 100, size=(n_resamples, n_neurons))
+    return rng.gamma(1, of_rows[:, None], size=(n_resamples, n_trees, n_neurons))
+
+
+def known(trees, t):
+    """Q and the noise of its trees, where only the first t trees are known."""
+    first, second = trees[:, : t // 2].mean(axis=1), trees[:, t // 2 : t].mean(axis=1)
+    return trees[:, :t].mean(axis=1), (first - second) / 2
 
 
 def test_halves_on_literal_values():
@@ -26,17 +33,26 @@ def test_halves_on_literal_values():
 
 
 def test_nothing_is_left_to_forecast_once_all_are_known():
-    expected, low = forecast_overlap(noisy(20), [10, 50], 20)
+    expected, low = forecast_overlap(*known(noisy(20), 20), [10, 50], 0.0)
     assert expected.tolist() == low.tolist() == [1.0, 1.0]
+
+
+def test_the_noise_is_that_of_the_trees_and_not_of_the_rows():
+    trees = noisy(40)
+    q, noise = known(trees, 40)
+    of_trees = (trees.var(axis=1, ddof=1) / 40).mean()
+    assert (noise**2).mean() == pytest.approx(of_trees, rel=0.05)
+    assert q.var(axis=0).mean() > 1.2 * of_trees
 
 
 def test_the_forecast_is_calibrated():
     """On 40 sources: the mean is hit to a point, and the true overlap lies above the lower end in about 95 %."""
     expected, low, found = [], [], []
     for source in range(40):
-        q = noisy(seed=source)
-        present, final = (set(order_neurons(part.mean(axis=0))[:100].tolist()) for part in (q[:24], q))
-        forecast = forecast_overlap(q[:24], [100], 100)
+        trees = noisy(seed=source)
+        q, noise = known(trees, 24)
+        present, final = (set(order_neurons(each.mean(axis=0))[:100].tolist()) for each in (q, trees.mean(axis=1)))
+        forecast = forecast_overlap(q, noise, [100], 0.76)
         expected, low = [*expected, forecast[0][0]], [*low, forecast[1][0]]
         found.append(len(present & final) / 100)
     assert np.mean(expected) == pytest.approx(np.mean(found), abs=0.01)
@@ -59,9 +75,9 @@ def test_looks_ascend_and_end_with_all(n_trees):
 
 
 def test_a_tighter_tolerance_needs_more():
-    q = noisy()
-    low = {n: forecast_overlap(q[:n], [100], 100)[1] for n in looks(100)}
-    needed = [next(n for n in looks(100) if low[n] >= 1 - tol) for tol in (0.2, 0.1, 0.05)]
+    trees = noisy()
+    low = {n: forecast_overlap(*known(trees, n), [100], 1 - n / 100)[1] for n in looks(100)}
+    needed = [next(n for n in looks(100) if low[n] >= 1 - tol) for tol in (0.1, 0.05, 0.02)]
     assert needed[0] < needed[1] < needed[2] <= 100
 
 
@@ -80,9 +96,8 @@ def test_a_run_stops_when_the_choice_is_clear_and_not_when_it_is_not(data, tmp_p
     assert unclear.tobytes() != clear.tobytes()
 
 
-@pytest.mark.parametrize("engine", ["histogram", "sklearn"])
-def test_a_run_that_never_stops_has_the_bits_of_all_trees(data, engine, tmp_path):
-    forests = {"n_resamples": 8, "n_trees": 20, "engine": engine, "n_jobs": 1}
+def test_a_run_that_never_stops_has_the_bits_of_all_trees(data, tmp_path):
+    forests = {"n_resamples": 8, "n_trees": 20, "n_jobs": 1}
     looked = resampled_importance(*data, **forests, tol=1e-9, neurons=[6], store=tmp_path / "looks")
     assert looked.tobytes() == resampled_importance(*data, **forests, store=tmp_path / "whole").tobytes()
 
@@ -90,6 +105,11 @@ def test_a_run_that_never_stops_has_the_bits_of_all_trees(data, engine, tmp_path
 def test_too_few_resamples_never_stop(data, tmp_path):
     forests = {"n_resamples": 7, "n_trees": 100, "store": tmp_path}
     assert SingleTSNS(1, **forests, tol=0.5).fit(*data).n_trees_ == 100
+
+
+def test_forests_of_scikit_learn_never_stop(data, tmp_path):
+    forests = {"n_resamples": 8, "n_trees": 10, "engine": "sklearn", "n_jobs": 1, "store": tmp_path}
+    assert SingleTSNS(1, **forests, tol=0.5).fit(*data).n_trees_ == 10
 
 
 def test_the_choice_of_fewer_trees_is_that_of_all_as_often_as_said(tmp_path):
@@ -123,8 +143,3 @@ def test_the_selector_says_how_many_it_used(data, tmp_path):
 def test_a_wrong_tolerance_is_named(data, tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         resampled_importance(*data, **wrong, store=tmp_path)
-
-
-def test_a_forecast_of_fewer_than_are_known_is_refused():
-    with pytest.raises(ValueError, match="a forecast of 5 units needs 2 to 5 known ones, got 16"):
-        forecast_overlap(noisy(16), [30], 5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tsns_workbook.performance import overlap_curves, plot_overlap_curves, q_of_looks, stopping_table
+from tsns_workbook.performance import looked_at, overlap_curves, plot_overlap_curves, stopping_table
 
 
 def grid(percent, selected, trees):
@@ -34,23 +34,23 @@ def test_the_same_choice_changes_nothing():
 
 
 @pytest.fixture
-def curves(tmp_path):
+def curves(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     y = np.arange(60) % 2
     X = {name: rng.normal(size=(60, 40)) + y[:, None] * np.linspace(0, 1, 40) for name in ("books", "dvd")}
-    q_of = {name: q_of_looks(X[name], y, n_resamples=8, n_trees=32, n_jobs=1, store=tmp_path) for name in X}
-    return overlap_curves(q_of, [5, 10])
+    monkeypatch.setenv("TSNS_CACHE", str(tmp_path))
+    return overlap_curves({name: looked_at(X[name], y, n_resamples=8, n_trees=32) for name in X}, [5, 10])
 
 
 def test_curves_name_their_source(curves):
     assert curves["source"].unique().tolist() == ["books", "dvd"]
-    assert curves[curves["source"] == "dvd"]["look"].tolist() == [n for n in (8, 12, 16, 24, 32) for _ in (5, 10)]
+    assert curves[curves["source"] == "dvd"]["trees"].tolist() == [n for n in (8, 12, 16, 24, 32) for _ in (5, 10)]
 
 
 def test_the_last_look_has_all_trees(curves):
-    last = curves[curves["look"] == 32]
+    last = curves[curves["trees"] == 32]
     assert (last[["expected", "low", "found"]] == 1).all(axis=None)
-    assert (curves.groupby("look")["found"].mean().diff().dropna() > -0.1).all()
+    assert (curves.groupby("trees")["found"].mean().diff().dropna() > -0.1).all()
 
 
 def test_every_k_is_a_panel_and_every_source_a_line(curves):

@@ -219,7 +219,11 @@ def load_source(
         source = _source(wanted, corpus.task, split, frame, origin, corpus.classes)
     elif prefix == "hub":
         rest, _, pinned = rest.partition("@")
-        source = _from_hub(f"hub:{rest}", _corpus(rest, split), split, pinned or revision)
+        corpus = _corpus(rest, split)
+        reading, commit = read_hub(corpus, split, pinned or revision)
+        _check_classes(reading, corpus, f"hub:{rest}")
+        place = {"kind": "hub", "repository": corpus.hub.repository, "commit": commit}
+        source = _from_reading(f"hub:{rest}", corpus, split, reading, place)
     elif named:
         source = _from_files(_corpus(wanted, split), split, _folder(data_dir))
     elif split != "train":
@@ -310,13 +314,6 @@ def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
     reading = read_copies(corpus, sorted((folder / place).iterdir())) if copied else corpus.read(folder / place)
     _check_classes(reading, corpus, str(folder / place))
     return _from_reading(corpus.name, corpus, split, reading, {"kind": "files", "path": place})
-
-
-def _from_hub(name: str, corpus: Corpus, split: str, revision: str | None) -> Source:
-    reading, commit = read_hub(corpus, split, revision)
-    _check_classes(reading, corpus, name)
-    place = {"kind": "hub", "repository": corpus.hub.repository, "commit": commit}
-    return _from_reading(name, corpus, split, reading, place)
 
 
 def _check_classes(reading: Reading, corpus: Corpus, place: str) -> None:
