@@ -147,7 +147,7 @@ def _in_processes(
 
     size = int(scheduler.partition(":")[2] or cpu_count())
     folder = _folder_of_arrays(os.getpid())
-    start = {"initializer": _end_with, "initargs": (os.getpid(), folder)}
+    start = {"initializer": end_with, "initargs": (os.getpid(), folder)}
     # large arrays are mapped into every process, from files in the folder
     pool = Parallel(size, "loky", return_as="generator_unordered", temp_folder=folder, **start)
     try:
@@ -156,13 +156,14 @@ def _in_processes(
         raise RuntimeError(_died(scheduler)) from None
 
 
-def _end_with(caller: int, folder: str) -> None:
+def end_with(caller: int, folder: str | None = None) -> None:
     """End this worker soon after its caller: one that is killed can neither stop its workers nor clear its folder."""
 
     def watch() -> None:
         while os.getppid() == caller:
             time.sleep(WATCH_SECONDS)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tsns_lib.encoders import SEAL
 from tsns_lib.executors import is_cluster, n_workers
@@ -135,9 +134,7 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
     for reads_results, batch in itertools.groupby(jobs, key=lambda job: job.reads_results):
         place = None if reads_results else cluster
         n_processes = max(n_jobs, n_workers(place) if place else 1)
-        # an interrupt is heard here alone
-        ignore: dict[str, Any] = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-        with ProcessPoolExecutor(n_processes, mp_context=spawn, **ignore) as pool:
+        with ProcessPoolExecutor(n_processes, spawn, _begin, (os.getpid(),)) as pool:
             futures = {pool.submit(run, job, force=force, cluster=place): job for job in batch}
             try:
                 for future in as_completed(futures):
@@ -151,6 +148,14 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
                 for child in multiprocessing.active_children():  # otherwise each starts its next notebook
                     child.terminate()
                 raise
+
+
+def _begin(caller: int) -> None:
+    """Begin a process that runs notebooks: an interrupt is heard by its caller alone, and it ends with its caller."""
+    from tsns_lib.executors import end_with
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(caller)
 
 
 def _analyse(arguments: argparse.Namespace) -> int:

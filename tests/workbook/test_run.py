@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -256,6 +257,36 @@ def test_a_killed_run_goes_on_where_it_stopped(project):
     assert second.returncode == 0
     assert "01_good   up to date" in out and "02_slow   ran" in out
     assert not list((project / "outputs/mini").glob(".*.part.ipynb"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_notebooks_end_with_a_command_that_is_killed(project, jobs, how):
+    names = ["01_slow", "02_slow", "03_slow"]
+    for name in names:
+        say = (
+            f"import os, pathlib, time\npathlib.Path('part').write_text(str(os.getpid()))\nos.rename('part', '{name}')"
+        )
+        project.write(name, say.replace("part", f"{name}.part"), "time.sleep(60)")
+    runner = spawn("run", "--jobs", jobs)
+    for name in names[: int(jobs)]:
+        wait_for(project / "notebooks" / name)
+    kernels = [int((project / "notebooks" / name).read_text()) for name in names[: int(jobs)]]
+    os.kill(runner.pid, how)
+    runner.communicate()
+    until = time.monotonic() + 20
+    while any(map(is_alive, kernels)):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert not (project / "notebooks/03_slow").exists()
+
+
+def is_alive(pid):
+    """Whether a process is there; one that has ended and that nobody has asked for its status is not."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def test_two_processes_with_the_same_notebook_take_turns(project):
