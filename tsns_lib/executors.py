@@ -162,8 +162,7 @@ def end_with(caller: int, folder: str | None = None) -> None:
     def watch() -> None:
         while os.getppid() == caller:
             time.sleep(WATCH_SECONDS)
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder or "", ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -5,7 +5,8 @@ that half their difference is the noise of its trees alone, and as large as that
 chance: a random sign for each resample makes of these differences one possible noise of the mean of q, and the square
 root of (T - t)/T times that is what the trees to come may add. The share of the K neurons chosen with it that are also
 chosen now is one possible overlap. The choice is stable when the lower end of these overlaps, one-sided 95 %, is at
-least 1 - tol. It is of the choice by the mean: few trees widen σ, so that α < 1 weighs their noise more than all T.
+least 1 - tol. Well below 0.9 the forecast is too high, since noise spreads the neurons apart. It is of the choice by
+the mean: few trees widen σ, so that α < 1 weighs their noise more than all T trees would.
 """
 
 from collections.abc import Iterator, Sequence
