@@ -188,7 +188,7 @@ MUTANTS = [
         BOOK + "statistics.py",
         "_interval(point.mean(), draws.mean(axis=1))",
         "_interval(point.mean(), draws.mean(axis=0))",
-        "tests/workbook/test_statistics.py::test_average_counts_the_rows_of_a_target_once",
+        "tests/workbook/test_statistics.py::test_difference_is_paired",
     ),
     Mutant(
         "receipt always true",
