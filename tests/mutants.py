@@ -55,7 +55,7 @@ MUTANTS = [
         LIB + "classifier.py",
         "make_pipeline(StandardScaler(), LogisticRegression(",
         "make_pipeline(LogisticRegression(",
-        "tests/library/test_multi.py::test_it_agrees_with_a_plain_loop[leave_one_out]",
+        "tests/library/test_multi.py::test_the_classifier_sees_standardised_activations",
     ),
     Mutant(
         "target rows in the scaler",

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tsns_lib import MultiTSNS, SingleTSNS, aggregate, meta_importance, resampled_importance, source_pairs, water_fill
-from tsns_lib.classifier import ALPHAS, search_alpha
+from tsns_lib.classifier import ALPHAS, fit_classifier, search_alpha
 from tsns_lib.sampling import derive_seed, resample_rows
 
 SMALL = {"n_resamples": 4, "n_trees": 8, "n_jobs": 1}
@@ -136,6 +136,13 @@ def test_it_agrees_with_a_plain_loop(data, pairing):
     assert selector.alphas_.tolist() == chosen_alphas
     assert selector.meta_importances_ == pytest.approx(h)
     assert set(selector.selected_) >= {2, 9}
+
+
+def test_the_classifier_sees_standardised_activations(data):
+    X, y, _ = data
+    other_units = X * np.linspace(0.01, 100, 12) + 7
+    plain, scaled = fit_classifier(X, y), fit_classifier(other_units, y)
+    assert scaled.decision_function(other_units) == pytest.approx(plain.decision_function(X), abs=1e-3)
 
 
 def test_one_source_is_the_single_source_selector(data):
