@@ -352,7 +352,7 @@ MUTANTS = [
             f"predictions' key without {field}",
             FIT + file,
             line,
-            line.partition(":")[0] + ": 0" + line[-1],
+            line.partition(":")[0] + ": 0" + line.rstrip()[-1],
             TRAINING + test,
         )
         for field, file, line, test in [
