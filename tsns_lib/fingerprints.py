@@ -176,7 +176,7 @@ def fingerprint_frame(
     with random weights, or `labels="shuffled"` (the labels of a source permuted in every run), gives a control. One row
     for each source and run, in columns `source`, `task`, `run`, `k`, `selected` (neuron numbers), `shares` (array of
     shape (n_layers,), sums to 1), `draws` (array of shape (500, n_layers): the fingerprints of 500 bootstraps of the
-    run's resamples), `stability`, `trees` (how many of each resample were needed) and `generated`.
+    run's resamples), `stability`, `trees` (how many were grown on each resample) and `generated`.
 
     Examples
     --------

@@ -106,7 +106,7 @@ class SingleTSNS(TSNSSelector):
     selected_ : ndarray of shape (n_neurons,)
         Sorted numbers of the chosen neurons; `get_support(indices=True)` gives the same.
     n_trees_ : int
-        How many trees of each resample were needed.
+        How many trees were grown on each resample.
     stability_ : float
         Share of the K neurons that two halves of the resamples have in common.
     n_features_in_ : int
@@ -219,7 +219,7 @@ class MultiTSNS(TSNSSelector):
     meta_importances_ : ndarray of shape (N,)
         h, the sum of the learners' meta-importance.
     n_trees_ : ndarray of shape (P,)
-        How many trees of each resample each learner needed.
+        How many trees each learner grew on each resample.
     selected_, ranking_, stability_, n_features_in_
         As in `SingleTSNS`; the halves of the resamples keep each learner's α.
 

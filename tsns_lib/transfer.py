@@ -135,7 +135,7 @@ def transfer_grid(
         `method`, `k`, `run`, `accuracy` (0 to 1), `n` (target rows), `correct` (boolean array over the target rows),
         `balanced_accuracy` and `auc` (see `tsns_lib.classifier.scores`), `model` (the fitted pipeline; None of
         "majority"), `selected` (neuron numbers, or None), `stability` (of TSNS: share of the K neurons that two halves
-        of the resamples have in common), `trees` (of TSNS: how many of each resample were needed, by the learner that
+        of the resamples have in common), `trees` (of TSNS: how many were grown on each resample, by the learner that
         needed most; else 0), of MultiTSNS `alphas` and `term_medians` of its learners (else None), `members` (tuple of
         the names of the sources) and `generated` (whether the source or the target is generated data).
         The methods: "tsns" or "multi_tsns"; "last_layer" (the paper's "BERT"); and, which the paper lacks, "majority"
