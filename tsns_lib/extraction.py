@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -160,9 +160,13 @@ def stored_activations(
     entries = {each: Store(store).entry("activations", identity | {"pooling": each}) for each in together}
     entry, n_shards = entries[pooling], -(-len(texts) // SHARD_ROWS)
     if not entry.is_finished(n_shards):
-        n_truncated = _fill(entries, encoder, texts, pairs, int(max_length), scheduler, progress)
-        for filled in entries.values():
-            filled.finish(n_shards, n_rows=len(texts), n_truncated=n_truncated)
+        with ExitStack() as turns:
+            for other in sorted(entries.values(), key=lambda one: one.key):  # in one order: none waits for ever
+                turns.enter_context(other.turn())
+            if not entry.is_finished(n_shards):  # or another process has just computed it
+                n_truncated = _fill(entries, encoder, texts, pairs, int(max_length), scheduler, progress)
+                for filled in entries.values():
+                    filled.finish(n_shards, n_rows=len(texts), n_truncated=n_truncated)
     n_truncated = entry.facts()["n_truncated"]
     if n_truncated and (about := (identity["texts"], max_length, n_truncated)) not in _SAID:
         _SAID.add(about)

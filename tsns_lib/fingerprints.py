@@ -215,8 +215,7 @@ def fingerprint_frame(
 def _bootstrapped(q: np.ndarray, k: int, n_layers: int, seed: int) -> np.ndarray:
     """Fingerprints of bootstraps of the resamples, shape (N_BOOTSTRAPS, n_layers)."""
     n_resamples, n_neurons = q.shape
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(n_resamples, np.full(n_resamples, 1 / n_resamples), size=N_BOOTSTRAPS)
+    counts = np.random.default_rng(seed).multinomial(n_resamples, np.full(n_resamples, 1 / n_resamples), N_BOOTSTRAPS)
     chosen = (order_neurons(weights @ q)[:k] for weights in counts)
     return np.stack([fingerprint(neurons, n_layers, n_neurons) for neurons in chosen])
 

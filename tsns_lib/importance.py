@@ -262,15 +262,15 @@ class Resamples:
     def _sums(self, n_trees: int, known: np.ndarray | None = None, n_known: int = 0) -> np.ndarray:
         """What `_grow` gives by n_trees on every resample, of shape (J, 2, N), where `known` is that by n_known."""
         entry, n = self._entry(n_trees), self._forest.n_resamples
-        if missing := entry.missing(n):
-            entry.claim()  # a store that cannot be written says so before the first forest
-            forest = replace(self._forest, n_trees=n_trees)
-            work = replace(self._prepared(), forest=forest, known=known, n_known=n_known)
-            grown = run_units(_grow_resample, missing, shared=(work,), scheduler=self._scheduler)
-            for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
-                entry.write(j, sums[None, :])
         if not entry.is_finished(n):
-            entry.finish(n)
+            with entry.turn():  # a store that cannot be written says so before the first forest
+                if missing := entry.missing(n):
+                    forest = replace(self._forest, n_trees=n_trees)
+                    work = replace(self._prepared(), forest=forest, known=known, n_known=n_known)
+                    grown = run_units(_grow_resample, missing, shared=(work,), scheduler=self._scheduler)
+                    for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
+                        entry.write(j, sums[None, :])
+                entry.finish(n)
         return entry.read(n)
 
     def _entry(self, n_trees: int) -> Entry:

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from tsns_lib.aggregation import select, source_pairs
 from tsns_lib.classifier import computable, fit_classifier, scores
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar, check_scheduler
-from tsns_lib.extraction import check_settings, extract, texts_of
+from tsns_lib.extraction import check_settings, stored_activations, texts_of
 from tsns_lib.importance import Forest, Resamples, check_threads
 from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
@@ -76,6 +76,7 @@ def transfer_grid(
     engine: str = "histogram",
     C: float = 0.01,
     pooling: str = "cls",
+    also: Sequence[str] = (),
     max_length: int = 128,
     seed: int = 0,
     tol: float | None = None,
@@ -112,8 +113,8 @@ def transfer_grid(
     C : float
         Inverse strength of the classifier's L2 penalty on standardised activations, default 0.01 (our choice; the
         paper gives none).
-    pooling, max_length
-        As in `tsns_lib.extract`.
+    pooling, also, max_length
+        As in `tsns_lib.extraction.stored_activations`.
     seed : int
         Seed of the study.
     tol : float in (0, 1), optional
@@ -169,11 +170,10 @@ def transfer_grid(
     check_threads(n_jobs)
     forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol)
     compute: dict[str, Any] = {"n_jobs": n_jobs, "store": store, "scheduler": scheduler}
-    measured = vars(forest).copy() | compute
-    del measured["seed"]  # each run brings its own
+    measured = {name: value for name, value in vars(forest).items() if name != "seed"} | compute  # a run has its own
     multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, verbose=progress, **measured)
-    for source in chain(*unions, tests):
-        check_settings(pooling, max_length, encoder, texts_of(source, None)[1] is not None)
+    for source, each in product(chain(*unions, tests), (pooling, *also)):
+        check_settings(each, max_length, encoder, texts_of(source, None)[1] is not None)
     work = []
     for union in unions:
         own = {source.name for source in union}
@@ -185,8 +185,8 @@ def transfer_grid(
             warnings.warn(f"source {union_name(own)}: every target is one of its own corpora; left out", stacklevel=2)
 
     def read(source: Any) -> np.ndarray:
-        options: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
-        return computable(extract(source, encoder, pooling=pooling, max_length=max_length, **options))
+        options: dict[str, Any] = {"pooling": pooling, "also": also, "max_length": max_length, "progress": progress}
+        return computable(stored_activations(source, encoder, store=store, scheduler=scheduler, **options).read())
 
     tested = {target.name: read(target) for target in tests}
     rows: list[dict[str, Any]] = []
@@ -205,8 +205,8 @@ def transfer_grid(
                 model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
             for target, truth in others:
                 judged = _judged(choice, model, tested[target.name], truth)
-                facts = {"members": pool.members, "generated": pool.generated or target.generated}
-                rows.append({"source": pool.name, "target": target.name} | choice._asdict() | judged | facts)
+                facts = {"source": pool.name, "target": target.name, "members": pool.members}
+                rows.append(facts | choice._asdict() | judged | {"generated": pool.generated or target.generated})
     first = ["source", "target", "method", "k", "run", "accuracy", "n", "correct", "balanced_accuracy", "auc", "model"]
     return pd.DataFrame(rows)[[*first, *Choice._fields[3:], "members", "generated"]]
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -278,8 +278,22 @@ def _faults(entry: Entry) -> list[str]:
 def _prune(store: Store, keep: int) -> None:
     from tsns_workbook.receipts import needed_entries
 
-    removed = store.prune(keep, needed_entries(project_root()))
+    removed = prune(store, keep, needed_entries(project_root()))
     print(f"deleted {len(removed)} entries, {_megabytes(sum(size for _, size in removed))} MB")
+
+
+def prune(store: Store, keep_bytes: int, needed_keys: Collection[str]) -> list[tuple[Entry, int]]:
+    """Remove entries that are not needed, the oldest first, until at most `keep_bytes` are left.
+
+    Returns what was removed and how many bytes each took; an entry that is being computed stays.
+    """
+    sizes = [(entry, entry.size()) for entry in store.entries()]
+    total, removed = sum(size for _, size in sizes), []
+    for entry, size in sizes:
+        if total > keep_bytes and entry.key not in needed_keys and entry.remove():
+            total -= size
+            removed.append((entry, size))
+    return removed
 
 
 def _clear(store: Store, kind: str) -> None:

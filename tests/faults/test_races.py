@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from tsns_lib import extract, load_encoder, resampled_importance
 from tsns_lib.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +98,50 @@ for number in range(12):
     entry = Store(tmp_path).entry("importance", {"seed": 0})
     assert entry.verify() == [] and entry.is_finished(10)
     np.testing.assert_allclose(entry.read()[:, 0], np.arange(10), atol=1e-8)
+
+
+def test_who_comes_second_waits_and_reads(tmp_path):
+    """Nothing is computed twice: the one who waits gets what the other writes, told here by its impossible zeros."""
+    texts, encoder = ["A made-up line.", "Another one.", "A third."], load_encoder()
+    X, y = np.random.default_rng(0).normal(size=(60, 5)), np.arange(60) % 2
+    calls = {
+        "activations": lambda store: extract(texts, encoder, max_length=8, store=store, progress=False),
+        "importance": lambda store: resampled_importance(X, y, n_resamples=2, n_trees=4, store=store),
+    }
+    for kind, call in calls.items():
+        computed = call(tmp_path / "alone")
+        [known] = [entry for entry in Store(tmp_path / "alone").entries() if entry.kind == kind]
+        entry = Store(tmp_path / "both").entry(kind, known.identity)
+        stored = known.read()
+        with ThreadPoolExecutor(1) as pool:
+            with entry.turn():
+                waiting = pool.submit(call, tmp_path / "both")
+                time.sleep(0.5)
+                assert not waiting.done() and entry.missing(1) == [0]
+                size = len(stored) if kind == "activations" else 1
+                for start in range(0, len(stored), size):
+                    entry.write(start // size, np.zeros_like(stored[start : start + size]))
+                entry.finish(len(stored) // size, **known.facts())
+            assert computed.any() and not waiting.result(60).any()
+
+
+def test_who_waits_for_a_killed_one_computes(tmp_path):
+    hold = """
+entry = entry_of(sys.argv[1])
+with entry.turn():
+    entry.write(0, np.ones((1, 2)))
+    print("holds", flush=True)
+    time.sleep(600)
+"""
+    command = [sys.executable, "-c", WRITER + hold, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "holds\n"
+        entry = Store(tmp_path).entry("importance", {"seed": 0})
+        assert entry.remove() is False and entry.missing(2) == [1]  # nobody takes away what is being computed
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(lambda: entry.turn().__enter__())
+            time.sleep(0.3)
+            assert not waiting.done()
+            holder.kill()
+            waiting.result(30)
+    assert entry.missing(2) == [1]

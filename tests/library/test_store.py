@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tsns_workbook.cli import prune
 
 from tsns_lib.store import _USED, Store, StoreError, atomic
 from tsns_lib.store.files import remembered
@@ -469,12 +469,12 @@ def test_pruning_goes_from_the_oldest_and_spares_what_is_needed(tmp_path):
         entry.write(0, WHOLE)
         os.utime(entry.path / "identity.json", (time.time() - 1000 + age,) * 2)
     size = entries[0].size()
-    assert store.prune(4 * size) == []
-    removed = store.prune(2 * size, needed_keys={entries[0].key})
+    assert prune(store, 4 * size, ()) == []
+    removed = prune(store, 2 * size, needed_keys={entries[0].key})
     assert [(entry.key, freed) for entry, freed in removed] == [(entries[1].key, size), (entries[2].key, size)]
     assert {entry.key for entry in store.entries()} == {entries[0].key, entries[3].key}
-    with FileLock(entries[3].path / ".lock"):
-        assert [entry.key for entry, _ in store.prune(0)] == [entries[0].key]
+    with entries[3].turn():
+        assert [entry.key for entry, _ in prune(store, 0, ())] == [entries[0].key]
     assert entries[3].remove() and store.entries() == []
 
 

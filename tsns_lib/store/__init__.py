@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,13 @@ class Entry:
             with atomic(path) as file:
                 file.write(text)
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Compute what is missing here: whoever else wants it waits, and then reads it, and `remove` leaves it."""
+        self.claim()
+        with files.locked(self.path):
+            yield
+
     def write(self, index: int, array: ArrayLike) -> None:
         """Write one shard durably: an array of numbers with a first axis. A sound shard is left as it is."""
         values = np.asarray(array, order="C")
@@ -170,8 +177,7 @@ class Entry:
     def verify(self) -> list[str]:
         """Read all shards and the manifest anew and name what is damaged; nothing is changed."""
         files.remembered.cache_clear()
-        listed, _ = self._listed()
-        paths = {self.path / name for name in listed} | set(self.path.glob("[0-9]*.npy"))
+        paths = {self.path / name for name in self._listed()[0]} | set(self.path.glob("[0-9]*.npy"))
         faults = {self._manifest_path: manifest_fault(self._manifest_path)}
         faults |= {path: self._shard_fault(path) for path in sorted(paths)}
         return [f"{path}: {fault}" for path, fault in faults.items() if fault not in ("", NO_MANIFEST)]
@@ -190,9 +196,9 @@ class Entry:
         return (self.path / "identity.json").stat().st_mtime
 
     def remove(self) -> bool:
-        """Delete the folder, its identity last, so that what a kill leaves is an entry; False while it is trained."""
+        """Delete the folder, its identity last, so that what a kill leaves is an entry; False while it is computed."""
         try:
-            with FileLock(self.path / ".lock", timeout=0):  # a training holds it
+            with FileLock(self.path / ".lock", timeout=0), files.locked(self.path, wait=False):  # of a training
                 for path in self.path.iterdir():
                     if path.is_dir() and not path.is_symlink():
                         shutil.rmtree(path)
@@ -200,7 +206,7 @@ class Entry:
                         path.unlink()
                 shutil.rmtree(self.path.resolve())
                 self.path.unlink(missing_ok=True)  # a link, where it was moved to another disk
-        except Timeout:
+        except (Timeout, BlockingIOError):
             return False
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be removed ({error.strerror})") from error
@@ -377,19 +383,6 @@ class Store:
                 if entry.path == path:
                     found.append((entry.last_used(), entry))
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
-
-    def prune(self, keep_bytes: int, needed_keys: Collection[str] = ()) -> list[tuple[Entry, int]]:
-        """Remove entries that are not needed, the oldest first, until at most `keep_bytes` are left.
-
-        Returns what was removed and how many bytes each took; an entry that is being trained stays.
-        """
-        sizes = [(entry, entry.size()) for entry in self.entries()]
-        total, removed = sum(size for _, size in sizes), []
-        for entry, size in sizes:
-            if total > keep_bytes and entry.key not in needed_keys and entry.remove():
-                total -= size
-                removed.append((entry, size))
-        return removed
 
 
 _USED: set[Path] = set()  # entries that this process has marked as used

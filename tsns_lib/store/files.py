@@ -112,14 +112,18 @@ def digests(path: Path) -> tuple[str, bool]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that stays where it is; another thread, process or machine waits."""
-    with path.open("rb+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file, or of a folder where these have one (on NFS they have none): whoever else asks waits."""
+    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
         try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+            fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or not path.is_dir():
+                raise
+        yield
+    finally:
+        os.close(number)
 
 
 def sweep(folder: Path) -> None:
