@@ -135,7 +135,8 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
         place = None if reads_results else cluster
         n_processes = max(n_jobs, n_workers(place) if place else 1)
         with ProcessPoolExecutor(n_processes, spawn, _begin, (os.getpid(),)) as pool:
-            futures = {pool.submit(run, job, force=force, cluster=place): job for job in batch}
+            longest_first = sorted(batch, key=last_seconds, reverse=True)  # so that none is left alone at the end
+            futures = {pool.submit(run, job, force=force, cluster=place): job for job in longest_first}
             try:
                 for future in as_completed(futures):
                     try:
@@ -148,6 +149,14 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
                 for child in multiprocessing.active_children():  # otherwise each starts its next notebook
                     child.terminate()
                 raise
+
+
+def last_seconds(job: Job) -> float:
+    """How long a notebook took when it last ran for its profile, else for the reference; 0.0 where that is unknown."""
+    for folder in (job.folder, job.root / "outputs/reference"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads((folder / job.results.name).read_bytes())["seconds"])
+    return 0.0
 
 
 def _begin(caller: int) -> None:
@@ -238,7 +247,7 @@ def _cache(arguments: argparse.Namespace) -> int:
 def _verify(store: Store) -> int:
     started = time.perf_counter()
     entries = store.entries()
-    faults = []
+    faults = _unnamed(store, entries)
     for entry in entries:
         with suppress(FileNotFoundError):  # another process has just removed it
             faults += _faults(entry)
@@ -249,6 +258,13 @@ def _verify(store: Store) -> int:
     damaged = f"{len(faults)} damaged; they are computed again when they are needed" if faults else "nothing is damaged"
     print(f"read {len(entries)} entries, {_megabytes(n_bytes)} MB, in {seconds:.1f} s: {damaged}")
     return int(bool(faults))
+
+
+def _unnamed(store: Store, entries: list[Entry]) -> list[str]:
+    """Folders that look like entries and are none: what says so is damaged."""
+    known = {entry.path for entry in entries}
+    identities = [path for path in store.root.glob(f"*/{64 * '[0-9a-f]'}/identity.json") if path.parent not in known]
+    return [f"{path}: does not belong to this folder; whoever needs the entry writes it again" for path in identities]
 
 
 def _faults(entry: Entry) -> list[str]:

@@ -5,7 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from tsns_workbook.cli import main
+from tsns_workbook.cli import last_seconds, main
+from tsns_workbook.project import plan
 from tsns_workbook.receipts import write_json
 
 from tsns_lib.store import Store, sha256_of
@@ -39,6 +40,17 @@ def test_wrong_words(project, capsys, words, message):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("tsns: ") and error.count("\n") == 1
+
+
+def test_how_long_a_notebook_takes_is_read_from_its_last_run_or_from_the_reference(project):
+    for name in ("01_own", "02_reference", "03_unknown", "04_broken"):
+        project.write(name)
+    write_json(project / "outputs/mini/01_own.results.json", {"seconds": 12.5})
+    write_json(project / "outputs/reference/01_own.results.json", {"seconds": 3.0})
+    write_json(project / "outputs/reference/02_reference.results.json", {"seconds": 40.0})
+    write_json(project / "outputs/mini/04_broken.results.json", [])
+    jobs = plan(project.root, "mini")
+    assert [last_seconds(job) for job in jobs] == [12.5, 40.0, 0.0, 0.0]
 
 
 @pytest.fixture
@@ -80,6 +92,11 @@ def test_the_cache_is_verified(store, capsys):
     assert main(["cache", "--verify"]) == 1
     out = capsys.readouterr().out
     assert str(shard) in out and "1 damaged" in out
+    identity = store.entry("activations", {"name": "a"}).path / "identity.json"
+    identity.write_bytes(identity.read_bytes().replace(b"a", b"e", 1))
+    assert main(["cache", "--verify"]) == 1
+    out = capsys.readouterr().out
+    assert f"{identity}: does not belong to this folder" in out and "2 damaged" in out
 
 
 def test_files_beside_the_shards_are_verified_too(store, capsys):
