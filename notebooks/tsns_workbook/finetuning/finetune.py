@@ -382,8 +382,10 @@ def _train(finetuned: FineTuned, training: Training, only_for: Any, progress: bo
     unseen = None if only_for is None else texts_of(only_for, None)
     tried = tokens[: recipe.batch_size] if unseen is None else rows_of(encoder, *unseen, recipe.max_length)
     with quiet_transformers():  # other threads wait here: PyTorch's generator, which training seeds, is theirs too
-        pretrained = {f"encoder.{name}": tensor for name, tensor in fresh_model(encoder).state_dict().items()}
-        start = fresh_model(encoder) if training.prepare is None else as_keyed(training.prepare)(fresh_model(encoder))
+        start = fresh_model(encoder)
+        pretrained = {f"encoder.{name}": tensor.clone() for name, tensor in start.state_dict().items()}
+        if training.prepare is not None:
+            start = as_keyed(training.prepare)(start)
         model = TunedModel(start, **finetuned.shape, seed=derive_seed(training.seed, "head"))
         model.to(encoder.device).train_only(training.method, training.tuned_layers)
         options: dict[str, Any] = {"seed": training.seed, "checkpoints": checkpoints, "progress": progress}
