@@ -42,7 +42,15 @@ STATES = EXTRACTION + "test_activations_equal_hugging_face"
 ENGINE = """"engine": f"sklearn {metadata.version('scikit-learn')}" if forest.engine == "sklearn" else forest.engine,"""
 NEVER_STOPS = "tests/library/test_stability.py::test_a_run_that_never_stops_has_the_bits_of_all_trees"
 RECIPE = ("epochs", "learning_rate", "batch_size", "max_length", "clip", "dtype")
+WAITS = "tests/faults/test_races.py::test_who_comes_second_waits_and_reads"
 MUTANTS = [
+    Mutant(
+        "who comes second does not wait",
+        LIB + "store/__init__.py",
+        "        with files.locked(self.path):\n            yield",
+        "        yield",
+        WAITS,
+    ),
     Mutant(
         "equation 1: a sign",
         LIB + "importance.py",
