@@ -16,6 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from tsns_lib.encoders import SEAL
 from tsns_lib.executors import is_cluster, n_workers
 from tsns_lib.store import Entry, Store, StoreError, sha256_of
@@ -294,8 +296,19 @@ def _faults(entry: Entry) -> list[str]:
 def _prune(store: Store, keep: int) -> None:
     from tsns_workbook.receipts import needed_entries
 
-    removed = prune(store, keep, needed_entries(project_root()))
+    root = project_root()
+    if running := [lock.stem for lock in sorted(root.glob("outputs/*/.receipts/*.lock")) if _is_held(lock)]:
+        raise ProjectError(f"{running[0]} is running, and no receipt says yet what it needs: prune when it has ended")
+    removed = prune(store, keep, needed_entries(root))
     print(f"deleted {len(removed)} entries, {_megabytes(sum(size for _, size in removed))} MB")
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def prune(store: Store, keep_bytes: int, needed_keys: Collection[str]) -> list[tuple[Entry, int]]:

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tsns_workbook.cli import last_seconds, main
 from tsns_workbook.project import plan
 from tsns_workbook.receipts import write_json
@@ -130,5 +131,9 @@ def test_the_cache_is_pruned_of_what_is_old_and_not_needed(project, store, capsy
     assert main(["cache", "--prune", "--keep", "2.5MB"]) == 0
     assert "deleted 1 entries, 1.0 MB" in capsys.readouterr().out
     assert {entry.identity["name"] for entry in store.entries()} == {"c", "a"}  # b is younger than c
+    with FileLock(project / "outputs/mini/.receipts/02_b.lock"):
+        assert main(["cache", "--prune"]) == 2
+        assert "02_b is running, and no receipt" in capsys.readouterr().err
+    assert len(store.entries()) == 2
     assert main(["cache", "--prune"]) == 0
     assert {entry.identity["name"] for entry in store.entries()} == {"c"}
