@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from tsns_lib.importance import cumulative_importance
 from tsns_lib.ranking import select_neurons
@@ -23,6 +23,7 @@ ALPHAS = (1.0, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2, 0.9, 0.5, 0.0)
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of C by cross-validation (our choice)
 CV_ROWS = 4_000  # of a source, at most, are cross-validated on (our choice)
 FOLDS = 5
+_THREADS = ThreadpoolController()  # once: to look for the libraries takes a tenth of a small fit
 
 
 class AlphaSearch(NamedTuple):
@@ -41,7 +42,7 @@ def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000))
     # The products are too small for several threads: on a busy machine these wait for each other 50 times as long.
-    with threadpool_limits(1):
+    with _THREADS.limit(limits=1):
         return model.fit(computable(X), y)
 
 
@@ -137,7 +138,6 @@ def alpha_grid(alphas: str | Sequence[float]) -> Sequence[float]:
     if isinstance(alphas, str) and alphas == "log":
         return ALPHAS
     if isinstance(alphas, str) or not np.iterable(alphas) or not 1 <= len(given := list(alphas)) <= MOST_ALPHAS:
-        raise ValueError(
-            f"alphas: must be 'log' or numbers in [0, 1], 1 to {MOST_ALPHAS:,} of them, got {shown(alphas)}"
-        )
+        wanted = f"'log' or numbers in [0, 1], 1 to {MOST_ALPHAS:,} of them"
+        raise ValueError(f"alphas: must be {wanted}, got {shown(alphas)}")
     return [share("alphas", alpha, zero=True) for alpha in given]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
@@ -60,7 +60,8 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
         gram = design @ (design / penalty.T).T
         step = design.T @ np.linalg.solve(np.eye(len(design)) + curvature * gram, pull) / penalty
     else:
-        step = np.linalg.solve(design.T @ (curvature * design) + np.diag(penalty[:, 0]), design.T @ pull)
+        root = np.sqrt(curvature) * design
+        step = linalg.solve(root.T @ root + np.diag(penalty[:, 0]), design.T @ pull, assume_a="pos")
     return np.append(model.coef_[0], model.intercept_[0]) - step.T
 
 
