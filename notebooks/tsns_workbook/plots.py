@@ -5,13 +5,18 @@ reads the same in a light or dark JupyterLab and in print; its title says when t
 closed for pyplot, so that a notebook's cell that ends with the call shows it once.
 """
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from tsns_workbook.report import ONE_SIZE, caption, label, short_name
 
@@ -51,6 +56,24 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 PLAIN = {"text.parse_math": False}  # of a heat map, which seaborn draws while it is made: names may hold a dollar sign
 PAPER_LINE: dict[str, Any] = {"color": BLUE, "linestyle": "--", "marker": "o", "markerfacecolor": "white"}
+
+
+def label_points(axes: Axes, places: np.ndarray, names: Sequence[str]) -> None:
+    """Name points (n, 2), each at the corner where the name covers least; their places on the page must be settled."""
+    dots = axes.transData.transform(places)
+    boxes: list[Bbox] = []
+    for place, name in zip(places, names, strict=True):
+        tries = []
+        for (side, dx), (edge, dy) in product((("left", 4), ("right", -4)), (("bottom", 2), ("top", -2))):
+            text = axes.annotate(name, place, (dx, dy), textcoords="offset points", ha=side, va=edge, fontsize=7)
+            box = text.get_window_extent()
+            outside = box.x1 > axes.bbox.x1 or box.x0 < axes.bbox.x0
+            tries.append((box.count_overlaps(boxes) + box.count_contains(dots) + outside / 2, text, box))
+        _, best, box = min(tries, key=lambda tried: tried[0])
+        boxes.append(box)
+        for _, text, _ in tries:
+            if text is not best:
+                text.remove()
 
 
 def accuracy_by_k(

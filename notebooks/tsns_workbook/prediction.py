@@ -22,7 +22,7 @@ from tsns_lib.fingerprints import METRICS, fingerprint, fingerprint_similarity
 from tsns_lib.sampling import derive_seed
 from tsns_workbook.cards import marked
 from tsns_workbook.dyads import CORRELATIONS, Correlation, correlate
-from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish
+from tsns_workbook.plots import BLUE, FAINT, INK, STYLE, finish, label_points
 from tsns_workbook.report import Key, answer, caption, claim, short_name
 
 OUTCOMES = {
@@ -200,20 +200,14 @@ def similarity_scatter(
         size = (0.9 + 1.85 * across, 0.7 + 2.35 * len(by_task))
         shape: dict[str, Any] = {"sharex": "row", "sharey": "row", "squeeze": False, "layout": "constrained"}
         figure, grid = plt.subplots(len(by_task), across, figsize=size, **shape)
+        to_label = []
         for row, (task, of_task) in enumerate(by_task.items()):
             targets = list(of_task["source"].unique())
             for axes, target in zip(grid[row], targets, strict=False):
                 points = of_task[of_task["target"] == target]
                 axes.plot(points["cosine"], points[outcome], "o", color=BLUE, markersize=5)
-                for name, x, y in zip(points["source"], points["cosine"], points[outcome], strict=True):
-                    axes.annotate(
-                        short_name(marked(name, encoder)),
-                        (x, y),
-                        (3, 3),
-                        textcoords="offset points",
-                        fontsize=7,
-                        annotation_clip=False,
-                    )
+                names = [short_name(marked(name, encoder)) for name in points["source"]]
+                to_label.append((axes, points[["cosine", outcome]].to_numpy(), names))
                 if outcome == "accuracy":
                     axes.axhline(points["majority"].iloc[0], color=FAINT, linestyle=":", linewidth=1.4)
                 elif outcome != "auc":
@@ -230,6 +224,9 @@ def similarity_scatter(
             note += "; † the encoder was trained on it"
         figure.supxlabel(f"similarity of the fingerprints of source and target (cosine{note})", fontsize=10)
         figure.suptitle(caption(title, generated), x=0.01, ha="left", fontsize=11)
+        figure.draw_without_rendering()  # settles where the points are
+        for axes, places, names in to_label:
+            label_points(axes, places, names)
     return finish(figure)
 
 

@@ -1,5 +1,7 @@
 """The data behind the figures, not their pixels."""
 
+from itertools import combinations
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from tsns_workbook.figure1 import draw_schematic
 from tsns_workbook.figure2 import similarity_dendrogram
-from tsns_workbook.plots import accuracy_by_k, fingerprint_heatmap, finish, gain_forest_plot
+from tsns_workbook.plots import accuracy_by_k, fingerprint_heatmap, finish, gain_forest_plot, label_points
 
 matplotlib.use("Agg")
 
@@ -179,3 +181,16 @@ def test_the_formulas_of_figure_1_and_of_an_axis_are_set():
     axes.set_xscale("log")
     finish(figure).canvas.draw()
     assert all(text.get_parse_math() for text in axes.get_xticklabels())
+
+
+def test_names_beside_points_cover_neither_each_other_nor_a_point():
+    figure, axes = plt.subplots(figsize=(2, 2))
+    places = np.array([[0.0, 0.0], [0.1, 0.0], [0.95, 1.0], [1.0, 1.0], [1.0, 0.9]])
+    axes.plot(*places.T, "o", markersize=5)
+    figure.draw_without_rendering()
+    label_points(axes, places, ["first", "second", "third", "fourth", "fifth"])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["first", "second", "third", "fourth", "fifth"]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert not any(box.count_contains(axes.transData.transform(places)) for box in boxes)
+    plt.close(figure)
