@@ -240,9 +240,8 @@ def _client(address: str) -> Any:
     except ImportError:
         raise ImportError("scheduler: needs Dask: pip install '.[distributed]'") from None
     if address.startswith("tls://") and Security().get_connection_args("client")["ssl_context"] is None:
-        raise ConnectionError(
-            f"scheduler: {address} needs certificates; name them in Dask's settings (distributed.comm.tls)"
-        )
+        how = "name them in Dask's settings (distributed.comm.tls)"
+        raise ConnectionError(f"scheduler: {address} needs certificates; {how}")
     client = None
     try:
         client = Client(address, timeout=REACH_SECONDS, set_as_default=False)

@@ -145,8 +145,7 @@ def stored_activations(
     reads chosen neurons of all rows and keeps them.
     """
     texts, pairs = texts_of(texts_or_source, text_pairs)
-    for each in (pooling, *also):
-        check_settings(each, max_length, encoder, pairs is not None)
+    check_settings(pooling, max_length, encoder, pairs is not None, also)
     together = (pooling, *also) if encoder.dtype == "float32" else (pooling,)  # else a pass alone has other bits
     check_scheduler(scheduler)
     identity = {
@@ -286,11 +285,15 @@ def _first_token_if_asked(module: Any, inputs: Any, states: "torch.Tensor") -> "
     return states[:, :1] if getattr(_HERE, "first_token_last", False) else states
 
 
-def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool) -> None:
+def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool, also: Sequence[str] = ()) -> None:
     """Raise a ValueError for what an extraction of texts, or of pairs of them, cannot work with."""
     if not isinstance(encoder, Encoder):
         raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
     one_of("pooling", pooling, POOLINGS)
+    if isinstance(also, str) or not np.iterable(also):
+        raise ValueError(f"also: must be a list of poolings, got {shown(also)}")
+    for each in also:
+        one_of("also", each, POOLINGS)
     # At least one token of each text besides the special tokens, of which RoBERTa puts four around a pair.
     least = 6 if pairs else 3
     max_length = whole_number("max_length", max_length)

@@ -105,9 +105,8 @@ class TransferModel:
         """
         sources = source_or_sources if isinstance(source_or_sources, list | tuple) else [source_or_sources]
         if not sources or not all(isinstance(source, Source) for source in sources):
-            raise ValueError(
-                f"source_or_sources: must be what load_source gives, or a list of it, got {shown(sources)}"
-            )
+            wanted = "what load_source gives, or a list of it"
+            raise ValueError(f"source_or_sources: must be {wanted}, got {shown(sources)}")
         if not isinstance(encoder, Encoder):
             raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
         if len({source.is_pair for source in sources}) > 1:

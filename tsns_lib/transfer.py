@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, product
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,8 +172,8 @@ def transfer_grid(
     compute: dict[str, Any] = {"n_jobs": n_jobs, "store": store, "scheduler": scheduler}
     measured = {name: value for name, value in vars(forest).items() if name != "seed"} | compute  # a run has its own
     multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, verbose=progress, **measured)
-    for source, each in product(chain(*unions, tests), (pooling, *also)):
-        check_settings(each, max_length, encoder, texts_of(source, None)[1] is not None)
+    for source in chain(*unions, tests):
+        check_settings(pooling, max_length, encoder, texts_of(source, None)[1] is not None, also)
     work = []
     for union in unions:
         own = {source.name for source in union}

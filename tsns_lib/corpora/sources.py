@@ -227,9 +227,8 @@ def load_source(
     elif named:
         source = _from_files(_corpus(wanted, split), split, _folder(data_dir))
     elif split != "train":
-        raise ValueError(
-            f"split={split!r}: your own rows are all 'train'; keep those to test on in a file of their own"
-        )
+        advice = "keep those to test on in a file of their own"
+        raise ValueError(f"split={split!r}: your own rows are all 'train'; {advice}")
     else:
         source = _from_own(given if is_frame else Path(wanted), own)
     if limit is not None:
