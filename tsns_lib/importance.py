@@ -6,7 +6,6 @@ A resample is a unit of work: pure, seeded, the same bits wherever it runs, and 
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import chain
@@ -268,12 +267,8 @@ class Resamples:
                     forest = replace(self._forest, n_trees=n_trees)
                     work = replace(self._prepared(), forest=forest, known=known, n_known=n_known)
                     grown = run_units(_grow_resample, missing, shared=(work,), scheduler=self._scheduler)
-                    with ThreadPoolExecutor(1) as disk:  # a quarter of the time, in which the next resample grows
-                        written = disk.submit(entry.claim)
-                        for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
-                            written.result()
-                            written = disk.submit(entry.write, j, sums[None, :])
-                        written.result()
+                    for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
+                        entry.write(j, sums[None, :])
                 entry.finish(n)
         return entry.read(n)
 
@@ -417,9 +412,8 @@ def _grow(prepared: np.ndarray, classes: np.ndarray, forest: Forest, n_jobs: int
     if forest.engine == "histogram":
         middle = (first + forest.n_trees) // 2
         halves = [(first, middle), (middle, forest.n_trees)]
-        return np.stack(
-            [grow_trees(prepared, classes, *half, forest.max_depth, forest.seed, n_jobs) for half in halves]
-        )
+        limits = forest.max_depth, forest.seed, n_jobs
+        return np.stack([grow_trees(prepared, classes, *half, *limits) for half in halves])
     from sklearn.ensemble import RandomForestClassifier
 
     settings = {"max_depth": forest.max_depth, "random_state": forest.seed % 2**32, "n_jobs": n_jobs}

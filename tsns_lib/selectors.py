@@ -173,10 +173,8 @@ class SingleTSNS(TSNSSelector):
         """
         activations, labels = self._validated(X, y)
         k = check_n_neurons(self.n_neurons, activations.shape[1])
-        alpha, seed = (
-            share("alpha", self.alpha, zero=True),
-            whole_number("random_state", self.random_state, 0, MOST_SEED),
-        )
+        alpha = share("alpha", self.alpha, zero=True)
+        seed = whole_number("random_state", self.random_state, 0, MOST_SEED)
         grown = self._importance(activations, labels, seed)
         selection = select([grown.q], k, [alpha])
         self._keep(selection)

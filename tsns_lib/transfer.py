@@ -194,10 +194,8 @@ def transfer_grid(
         pool = pool_of(parts, read)
         on_all_neurons = fit_classifier(pool.X, pool.y, C)
         coefficients = np.abs(on_all_neurons[-1].coef_).max(axis=0)
-        choices = chain(
-            _baselines(pool, encoder.hidden_size, neurons, runs, coefficients, seed),
-            *(tsns_choices(pool, neurons, run, seed, alpha, multi, forest, compute, progress) for run in range(runs)),
-        )
+        picks = (tsns_choices(pool, neurons, run, seed, alpha, multi, forest, compute, progress) for run in range(runs))
+        choices = chain(_baselines(pool, encoder.hidden_size, neurons, runs, coefficients, seed), *picks)
         steps = 3 + len(neurons) * (2 + 2 * runs)
         for choice in bar(choices, desc=pool.name, total=steps, show=progress):
             model = on_all_neurons

@@ -6,9 +6,10 @@ An entry is one array in a folder `<root>/<kind>/<sha256 of its kind and identit
     00000.npy ...   shards; the array is their concatenation along the first axis; each ends with its own sha256
     manifest.json   written last: sha256, shape and dtype of every shard, free facts, and a sha256 of all these
 
-A file appears under its name only when it is complete and on disk, and a shard is written once. Equal identities mean
-equal content, so it does not matter which of several writers comes first. Nothing is used that was not verified: the
-manifest's sha256 of a shard counts, or else the shard's own. A damaged file is set aside, and is missing from then on.
+A file appears under its name only when it is complete, and a shard is written once. What a manifest lists is on the
+disk. Equal identities mean equal content, so it does not matter which of several writers comes first. Nothing is used
+that was not verified: the manifest's sha256 of a shard counts, or else the shard's own. A damaged file is set aside
+and is missing from then on.
 """
 
 import copy
@@ -106,7 +107,7 @@ class Entry:
             yield
 
     def write(self, index: int, array: ArrayLike) -> None:
-        """Write one shard durably: an array of numbers with a first axis. A sound shard is left as it is."""
+        """Write one shard: an array of numbers with a first axis. A sound one is left; `finish` waits for the disk."""
         values = np.asarray(array, order="C")
         if index < 0 or values.ndim == 0 or values.dtype.hasobject:
             raise ValueError(f"shard {index}: cannot store shape {values.shape}, dtype {values.dtype}")
@@ -115,7 +116,7 @@ class Entry:
             return
         self.claim()
         sweep(self.path)
-        with _refusing(target), atomic(target, self._publish) as file:
+        with _refusing(target), atomic(target, self._publish, durable=False) as file:
             np.save(file, values, allow_pickle=False)
             files.add_trailer(file)
 
@@ -132,6 +133,7 @@ class Entry:
             for path in unlisted:
                 if fault := self._shard_fault(path):
                     raise StoreError(f"{path}: {fault}; {RUN_AGAIN}")
+                files.to_disk(path)
             if n_shards >= len(listed):  # else another writer has promised more
                 write_manifest(self._manifest_path, [*listed.values(), *map(Shard.measured, unlisted)], facts)
         sweep(self.path)
@@ -283,6 +285,7 @@ class Entry:
             os.replace(part, target)
             listed, facts = self._listed()
             if target.name in listed:  # a lost shard that is computed again may differ in its last bits
+                files.to_disk(target)
                 write_manifest(self._manifest_path, [*(listed | {target.name: Shard.measured(target)}).values()], facts)
 
     def _gather(self, shards: Sequence[Shard], rows: Positions | None, columns: Positions | None) -> NDArray[Any]:

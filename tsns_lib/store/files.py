@@ -30,8 +30,8 @@ class StoreError(RuntimeError):
 
 
 @contextmanager
-def atomic(target: Path, publish: Callable[[Path, Path], Any] = os.replace) -> Iterator[IO[bytes]]:
-    """Open a temporary file that becomes `target`, durably, if the block succeeds."""
+def atomic(target: Path, publish: Callable[..., Any] = os.replace, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes `target` if the block succeeds; if durable, it is then on the disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     file = _locked_part(target)
     part = Path(file.name)
@@ -39,14 +39,21 @@ def atomic(target: Path, publish: Callable[[Path, Path], Any] = os.replace) -> I
         with file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                to_disk(part)
             publish(part, target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        if durable:
+            to_disk(target.parent)
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def to_disk(path: Path) -> None:
+    """Wait until the disk has what was written to a file or folder."""
+    number = os.open(path, os.O_RDONLY)
+    os.fsync(number)
+    os.close(number)
 
 
 def content_hash(chunks: Iterable[bytes | memoryview]) -> str:
