@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tsns_workbook.cli import prune
 
-from tsns_lib.store import _USED, Store, StoreError, atomic
+from tsns_lib.store import _USED, Store, StoreError, atomic, files
 from tsns_lib.store.files import remembered
 from tsns_lib.store.manifest import Shard, _signed
 
@@ -523,3 +523,21 @@ def test_concurrent_writers_are_harmless(tmp_path):
     entry = Store(tmp_path).entry("importance", {"seed": 0})
     assert entry.read().sum() == 780 * 2_000
     assert len(list(entry.path.iterdir())) == 42
+
+
+def test_a_manifest_lists_only_what_is_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "to_disk", lambda path: synced.append(path.name))
+    entry = Store(tmp_path).entry("importance", {"n": 1})
+    for index in range(3):
+        entry.write(index, WHOLE)
+    assert not any(
+        name.endswith(".npy") for name in synced
+    )  # what is written survives a kill; the disk is for a power cut
+    entry.finish(3)
+    of_manifest = next(place for place, name in enumerate(synced) if name.startswith(".manifest.json"))
+    assert synced[of_manifest - 3 : of_manifest] == ["00000.npy", "00001.npy", "00002.npy"]
+    assert synced[-1] == entry.path.name
+    (entry.path / "00001.npy").unlink()
+    entry.write(1, WHOLE)
+    assert "00001.npy" in synced[of_manifest:]
