@@ -237,12 +237,9 @@ def tokenised(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_l
     """Tokens of every row, and how many rows were cut to `max_length`."""
     rows = encoded(encoder, texts, pairs, max_length).encodings
     assert rows is not None
-    tokens = Tokens(
-        np.concatenate([np.array(row.ids, np.int32) for row in rows]),
-        np.concatenate([np.array(row.type_ids, np.int8) for row in rows]),
-        np.array([len(row) for row in rows], np.int32),
-    )
-    return tokens, sum(bool(row.overflowing) for row in rows)
+    ids = np.concatenate([np.array(row.ids, np.int32) for row in rows])
+    types = np.concatenate([np.array(row.type_ids, np.int8) for row in rows])
+    return Tokens(ids, types, np.array(list(map(len, rows)), np.int32)), sum(bool(row.overflowing) for row in rows)
 
 
 def activations(

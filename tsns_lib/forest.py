@@ -18,6 +18,7 @@ The idea. Importance needs only the splits of a forest, and a split needs only t
    sum does not depend on the order: the same bits for any number of threads.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,9 +93,7 @@ COPY_BYTES = 1 << 29  # bins up to this size may be kept twice (our choice: both
 SMALL = 8  # a node with less than 1/8 of the rows is small (measured)
 _ONE = 1 << 40  # fixed point: the total importance of one tree
 _LOW = (1 << 32) - 1
-OTHER_CODE = (
-    "forest: the machine code that numba kept has another number of bins; delete the __pycache__ beside forest.py"
-)
+OTHER_CODE = "forest: the machine code of numba has another number of bins; delete the __pycache__ beside forest.py"
 
 
 def grow_trees(
@@ -104,18 +103,24 @@ def grow_trees(
 
     Whole numbers: a tree that splits adds 2⁴⁰ in all.
     """
-    threads = effective_n_jobs(n_jobs)
-    step = max(1, -(-(stop - first) // (4 * threads)))
+    step = max(1, -(-(stop - first) // (4 * effective_n_jobs(n_jobs))))
     copied = bins.shape[1] > bins.shape[0] and bins.nbytes <= COPY_BYTES
     by_row = np.ascontiguousarray(bins.T) if copied else bins[:0]
+    data = bins, by_row, classes, int(classes.max()) + 1, np.uint64(seed)
 
     def grow(start: int) -> np.ndarray:
-        last = min(start + step, stop)
-        n_classes = int(classes.max()) + 1
-        return _grow_trees(bins, by_row, classes, n_classes, np.uint64(seed), start, last, max_depth, N_BINS)
+        return _grow_trees(*data, start, min(start + step, stop), max_depth, N_BINS)
 
-    with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(grow, range(first, stop, step)), start=np.zeros(len(bins), np.int64))
+    return sum(_pool(n_jobs).map(grow, range(first, stop, step)), start=np.zeros(len(bins), np.int64))
+
+
+@functools.cache
+def _pool(n_jobs: int) -> ThreadPoolExecutor:
+    """Threads that stay: on a busy machine it takes as long to start some as to grow a small forest."""
+    return ThreadPoolExecutor(effective_n_jobs(n_jobs))
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has no threads but its own
 
 
 @njit(**COMPILED)
@@ -383,18 +388,17 @@ def bin_edges(X: Activations, n_jobs: int = -1) -> np.ndarray:
     edges = np.full((n_neurons, N_BINS - 1), np.inf, kind)
     at_once = max(BLOCK_NEURONS, BLOCK_BYTES // (len(rows) * X.dtype.itemsize)) if isinstance(X, Entry) else n_neurons
 
-    with ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool:
-        for start in range(0, n_neurons, at_once):
-            columns = np.arange(start, min(start + at_once, n_neurons))
-            part = X.read(rows=rows, columns=columns) if isinstance(X, Entry) else X
-            part = part[rows] if part.shape[0] > len(rows) else part
+    for start in range(0, n_neurons, at_once):
+        columns = np.arange(start, min(start + at_once, n_neurons))
+        part = X.read(rows=rows, columns=columns) if isinstance(X, Entry) else X
+        part = part[rows] if part.shape[0] > len(rows) else part
 
-            def find(first: int, part: np.ndarray = part, start: int = start) -> None:
-                block = part[:, first : first + BLOCK_NEURONS].T.astype(kind)
-                block.sort(axis=1)
-                _find_edges(block, edges[start + first : start + first + len(block)])
+        def find(first: int, part: np.ndarray = part, start: int = start) -> None:
+            block = part[:, first : first + BLOCK_NEURONS].T.astype(kind)
+            block.sort(axis=1)
+            _find_edges(block, edges[start + first : start + first + len(block)])
 
-            list(pool.map(find, range(0, len(columns), BLOCK_NEURONS)))
+        list(_pool(n_jobs).map(find, range(0, len(columns), BLOCK_NEURONS)))
     return edges
 
 
@@ -402,16 +406,15 @@ def bin_activations(X: Activations, edges: np.ndarray, rows: np.ndarray | None =
     """The bins of the given rows, or of all: neuron-major, of shape (N, rows) and dtype uint8."""
     bins = np.empty((len(edges), X.shape[0] if rows is None else len(rows)), np.uint8)
     start = 0
-    with ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool:
-        for block in row_blocks(X, rows):
-            stop = start + len(block)
+    for block in row_blocks(X, rows):
+        stop = start + len(block)
 
-            def cut(first: int, block: np.ndarray = block, start: int = start, stop: int = stop) -> None:
-                neurons = slice(first, first + BLOCK_NEURONS)
-                _cut(block[:, neurons].T.astype(edges.dtype), edges[neurons], bins[neurons, start:stop])
+        def cut(first: int, block: np.ndarray = block, start: int = start, stop: int = stop) -> None:
+            neurons = slice(first, first + BLOCK_NEURONS)
+            _cut(block[:, neurons].T.astype(edges.dtype), edges[neurons], bins[neurons, start:stop])
 
-            list(pool.map(cut, range(0, len(edges), BLOCK_NEURONS)))
-            start = stop
+        list(_pool(n_jobs).map(cut, range(0, len(edges), BLOCK_NEURONS)))
+        start = stop
     return bins
 
 

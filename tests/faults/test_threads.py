@@ -5,9 +5,12 @@ import json
 import logging
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from tsns_lib import extract, extraction, load_encoder
 from tsns_lib.encoders import quiet_transformers
 
+ROOT = Path(__file__).parents[2]
 TEXTS = [f"row {row} of a small made-up list" + " that goes on" * (row % 5) for row in range(24)]
 quietly = partial(extract, max_length=16, progress=False)
 
@@ -233,3 +237,22 @@ def test_what_float16_cannot_hold_is_not_stored(folder, tmp_path, threaded_worke
     with pytest.raises(ValueError, match="text, row 0: .*loud gave values not finite"):
         quietly(TEXTS, load_encoder(loud, dtype="bfloat16"), store=tmp_path / "store", scheduler=scheduler)
     assert list((tmp_path / "store").rglob("*.npy")) == []
+
+
+def test_a_forked_process_grows_its_forests_in_threads_of_its_own():
+    script = """
+import os, sys
+import numpy as np
+from tsns_lib import forest_importance
+
+X = np.random.default_rng(0).normal(size=(60, 5))
+grow = lambda: forest_importance(X, X[:, 3] > 0, n_trees=20, n_jobs=2).tobytes()
+expected = grow()
+reader, writer = os.pipe()
+if not os.fork():
+    os.write(writer, grow())
+    os._exit(0)
+assert os.read(reader, len(expected)) == expected == grow()
+os.wait()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, check=True, timeout=120)
