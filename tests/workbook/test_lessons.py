@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from tsns_workbook.teaching import check
 from tsns_workbook.teaching.build import SOLUTION, student_copies, student_copy, without_answer
 from tsns_workbook.teaching.guess import reveal
-from tsns_workbook.teaching.site import lesson_page, problems, public_links
+from tsns_workbook.teaching.site import lesson_page, problems, public_links, results_page
 from tsns_workbook.teaching.slides import lesson_slides
 
 LESSONS = Path(__file__).parents[2] / "notebooks/lessons"
@@ -180,6 +180,14 @@ def test_a_page_folds_answers_and_leaves_out_what_needs_a_kernel_or_a_teacher():
     assert [cell.source for cell in page.cells] == ["guess = 3", "reveal(guess, 4)", "figure"]
     assert [cell.metadata["tags"] for cell in page.cells] == [["hide-input", "solution"], ["hide-output"], []]
     assert solution.cells[2].metadata == {}
+
+
+def test_a_page_of_results_folds_its_code():
+    new = nbformat.v4
+    cells = [new.new_markdown_cell("# Table"), new.new_code_cell("k = 1", metadata={"tags": ["parameters"]})]
+    page = results_page(new.new_notebook(cells=[*cells, new.new_code_cell("table")]))
+    assert [cell.metadata.get("tags") for cell in page.cells] == [None, ["parameters", "hide-input"], ["hide-input"]]
+    assert page.cells[2].metadata["mystnb"]["code_prompt_show"] == "The code"
 
 
 def test_pages_link_to_a_public_repository_only_if_there_is_one():

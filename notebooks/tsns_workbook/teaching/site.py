@@ -35,7 +35,12 @@ SETTINGS: dict[str, Any] = {
     "extensions": EXTENSIONS,
     "root_doc": "index",
     "html_theme": "sphinx_book_theme",
-    "html_theme_options": {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False},
+    "html_theme_options": {
+        "show_toc_level": 2,
+        "use_download_button": False,
+        "use_fullscreen_button": False,
+        "navbar_persistent": [],  # the search is in the sidebar
+    },
     "html_title": "TSNS workbook",
     "html_show_sourcelink": False,
     "html_show_search_summary": False,  # a page that is read from a file may not read others
@@ -82,6 +87,16 @@ def lesson_page(solution: NotebookNode) -> NotebookNode:
     return nbformat.from_dict({**solution, "cells": cells})
 
 
+def results_page(executed: NotebookNode) -> NotebookNode:
+    """An executed notebook with its code folded, so that question, answer and picture are on the first screen."""
+    page = nbformat.from_dict(executed)
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            cell.metadata |= {"tags": [*cell.metadata.get("tags", []), "hide-input"]}
+            cell.metadata["mystnb"] = {"code_prompt_show": "The code", "code_prompt_hide": "Hide the code"}
+    return page
+
+
 def lay_out(root: Path, folder: Path) -> None:
     """Copy into an empty folder what is to be read."""
     folder.mkdir(parents=True)
@@ -94,12 +109,14 @@ def lay_out(root: Path, folder: Path) -> None:
     for path in sorted((root / "notebooks/lessons/solutions").glob("*.ipynb")):
         nbformat.write(lesson_page(nbformat.read(path, as_version=4)), lessons / path.name)
     (folder / "api.md").write_text(_reference(), encoding="utf-8")
-    front = nbformat.read(root / FRONT, as_version=4)
+    for path in (folder / "outputs/local").glob("*.ipynb"):
+        nbformat.write(results_page(nbformat.read(path, as_version=4)), path)
+    front = nbformat.read(folder / FRONT, as_version=4)
     results = sorted(path.stem for path in (root / "outputs/local").glob("*.ipynb") if path.name != Path(FRONT).name)
     numbered = sorted(path.stem for path in lessons.glob("*.ipynb"))
     chapters = {
         "Lessons": [f"notebooks/lessons/{name}" for name in ("README", *numbered)],
-        "Results on the real corpora": [f"outputs/local/{name}" for name in results],
+        "Results on real corpora": [f"outputs/local/{name}" for name in results],
         "Guides": [Path(name).stem for name in GUIDES] + ["notebooks/lessons/glossary", "api"],
     }
     contents = "\n\n".join(_contents(caption, pages) for caption, pages in chapters.items())
