@@ -19,7 +19,7 @@ from tsns_lib.aggregation import aggregate, meta_importance, select_neurons
 from tsns_lib.importance import cumulative_importance, forest_importance
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_workbook.dyads import t_interval
-from tsns_workbook.plots import FAINT, INK, ORANGE, STYLE, finish
+from tsns_workbook.plots import FAINT, INK, ORANGE, STYLE, finish, readable_digits
 from tsns_workbook.report import caption, claim
 
 # what a box shows, its symbol in the paper, the function behind it
@@ -218,6 +218,7 @@ def draw_arrays(arrays: Mapping[str, pd.DataFrame], selected: Sequence[int], *, 
                 linecolor="white",
                 annot_kws={"fontsize": 9},
             )
+            readable_digits(axes)
             axes.set_title(step, loc="left", fontsize=10)
             axes.tick_params(length=0, labelrotation=0)
         for neuron in selected:

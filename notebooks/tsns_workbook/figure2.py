@@ -25,7 +25,19 @@ from tsns_lib.encoders import Encoder
 from tsns_lib.fingerprints import fingerprint_similarity, uniform_band
 from tsns_workbook.cards import marked
 from tsns_workbook.dyads import kinship, t_interval
-from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, ORANGE, PINK, PLAIN, STYLE, fingerprint_heatmap, finish
+from tsns_workbook.plots import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    ORANGE,
+    PINK,
+    PLAIN,
+    STYLE,
+    fingerprint_heatmap,
+    finish,
+    readable_digits,
+)
 from tsns_workbook.report import OUR_WORDS, Interval, answer, caption, claim, figures, short_name, verdict
 from tsns_workbook.statistics import PERCENTILES
 
@@ -305,6 +317,7 @@ def similarity_dendrogram(
         if (ordered.to_numpy()[~own] < 0).any():
             look |= {"cmap": "RdBu", "center": 0}
         sns.heatmap(ordered, ax=right, annot=True, fmt=".2f", mask=own, cbar_kws={"label": "similarity"}, **look)
+        readable_digits(right)
         names = [short_name(name) for name in ordered.index]
         right.set_yticklabels(names, rotation=0)
         right.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor")

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from seaborn.utils import relative_luminance
 
 from tsns_workbook.report import ONE_SIZE, caption, label, short_name
 
@@ -54,6 +55,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "all": {"color": INK, "linestyle": ":"},
     "majority": {"color": FAINT, "linestyle": ":"},
 }
+EVEN_CONTRAST = 0.21  # luminance of the ground on which white and INK are read equally well
 PLAIN = {"text.parse_math": False}  # of a heat map, which seaborn draws while it is made: names may hold a dollar sign
 PAPER_LINE: dict[str, Any] = {"color": BLUE, "linestyle": "--", "marker": "o", "markerfacecolor": "white"}
 
@@ -74,6 +76,14 @@ def label_points(axes: Axes, places: np.ndarray, names: Sequence[str]) -> None:
         for _, text, _ in tries:
             if text is not best:
                 text.remove()
+
+
+def readable_digits(axes: Axes) -> None:
+    """Write each number of a heat map in the colour, white or dark, that contrasts more with its cell."""
+    (cells,) = axes.collections
+    shown = ~np.ma.getmaskarray(np.ma.asarray(cells.get_array())).ravel()
+    for text, color in zip(axes.texts, np.atleast_2d(cells.get_facecolor())[shown], strict=True):
+        text.set_color("white" if relative_luminance(color) < EVEN_CONTRAST else INK)
 
 
 def accuracy_by_k(
@@ -135,6 +145,7 @@ def fingerprint_heatmap(
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         look: dict[str, Any] = {"cmap": "Blues", "linewidths": 1, "linecolor": "white", "annot_kws": {"fontsize": 9}}
         sns.heatmap(matrix, ax=axes, annot=True, fmt=".0f", vmin=0, cbar_kws={"label": "share (%)"}, **look)
+        readable_digits(axes)
         axes.set_yticklabels([short_name(source) for source in matrix.index])
         axes.tick_params(length=0, labelrotation=0)
         axes.set(xlabel="layer", ylabel="")

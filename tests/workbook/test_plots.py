@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from seaborn.utils import relative_luminance
 from tsns_workbook.figure1 import draw_schematic
 from tsns_workbook.figure2 import similarity_dendrogram
 from tsns_workbook.plots import accuracy_by_k, fingerprint_heatmap, finish, gain_forest_plot, label_points
@@ -194,3 +195,12 @@ def test_names_beside_points_cover_neither_each_other_nor_a_point():
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     assert not any(box.count_contains(axes.transData.transform(places)) for box in boxes)
     plt.close(figure)
+
+
+def test_digits_are_read_on_every_cell():
+    rows = [("books", layer, share) for layer, share in enumerate([2.0, 12.0, 22.0, 28.0, 36.0], start=1)]
+    figure = fingerprint_heatmap(pd.DataFrame(rows, columns=["source", "layer", "share"]), generated=False)
+    axes = figure.axes[0]
+    for text, ground in zip(axes.texts, axes.collections[0].get_facecolors(), strict=True):
+        lighter, darker = sorted([relative_luminance(text.get_color()), relative_luminance(ground)], reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 3.9, text.get_text()
