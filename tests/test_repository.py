@@ -147,3 +147,12 @@ def test_small_differences_are_allowed_at_any_depth():
         "results.r: 0.1 before, 0.5 after",
         "results.n: 240 before, 200 after",
     ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS + COMMITTED, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_the_answer_stands_on_the_first_screen_and_what_leads_to_it_is_folded(path):
+    cells = nbformat.read(path, as_version=4).cells
+    headings = [n for n, cell in enumerate(cells) if cell.source.startswith("## The answer")]
+    before = [cell for cell in cells[: headings[0] if headings else 0] if cell.cell_type == "code"]
+    parameters = [cell for cell in cells if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", []))]
+    assert parameters and all(cell.metadata["jupyter"]["source_hidden"] for cell in before + parameters)

@@ -275,6 +275,7 @@ def settle(notebook: NotebookNode, root: Path) -> None:
             del cell.metadata["tags"]
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"  # papermill's is random
+            cell.metadata["jupyter"] = {"source_hidden": True}
             lines = [line for line in cell.source.splitlines(keepends=True) if not line.startswith("scheduler = ")]
             cell.source = _without_places("".join(lines), root)
         if cell.cell_type == "code":
