@@ -132,7 +132,7 @@ def test_the_output_holds_no_path_time_progress_bar_or_widget_state(project):
     notebook = nbformat.reads(text, as_version=4)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.metadata.kernelspec.name == "python3"
-    assert [set(cell.metadata) for cell in notebook.cells] == [{"tags"}, {"tags"}, set(), set(), set()]
+    assert [set(cell.metadata) for cell in notebook.cells] == [{"tags"}, {"jupyter", "tags"}, set(), set(), set()]
     assert [cell.id for cell in notebook.cells][:2] == ["parameters", "injected-parameters"]
     assert [set(output.data) for output in notebook.cells[4].outputs] == [{"text/plain"}]
     streams = {output.name: output.text for output in notebook.cells[2].outputs}
