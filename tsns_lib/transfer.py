@@ -17,7 +17,7 @@ from tsns_lib.aggregation import select, source_pairs
 from tsns_lib.classifier import computable, fit_classifier, scores
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar, check_scheduler
-from tsns_lib.extraction import check_settings, stored_activations, texts_of
+from tsns_lib.extraction import check_settings, extract, stored_activations, texts_of
 from tsns_lib.importance import Forest, Resamples, check_threads
 from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
@@ -185,8 +185,9 @@ def transfer_grid(
             warnings.warn(f"source {union_name(own)}: every target is one of its own corpora; left out", stacklevel=2)
 
     def read(source: Any) -> np.ndarray:
-        options: dict[str, Any] = {"pooling": pooling, "also": also, "max_length": max_length, "progress": progress}
-        return computable(stored_activations(source, encoder, store=store, scheduler=scheduler, **options).read())
+        options: dict[str, Any] = {"pooling": pooling, "max_length": max_length, "store": store, "scheduler": scheduler}
+        stored_activations(source, encoder, also=also, progress=progress, **options)  # all poolings in one pass
+        return computable(extract(source, encoder, progress=progress, **options))
 
     tested = {target.name: read(target) for target in tests}
     rows: list[dict[str, Any]] = []
@@ -196,8 +197,7 @@ def transfer_grid(
         coefficients = np.abs(on_all_neurons[-1].coef_).max(axis=0)
         picks = (tsns_choices(pool, neurons, run, seed, alpha, multi, forest, compute, progress) for run in range(runs))
         choices = chain(_baselines(pool, encoder.hidden_size, neurons, runs, coefficients, seed), *picks)
-        steps = 3 + len(neurons) * (2 + 2 * runs)
-        for choice in bar(choices, desc=pool.name, total=steps, show=progress):
+        for choice in bar(choices, desc=pool.name, total=3 + len(neurons) * (2 + 2 * runs), show=progress):
             model = on_all_neurons
             if choice.method not in ("majority", "all"):
                 model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
