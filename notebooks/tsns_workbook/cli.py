@@ -249,7 +249,7 @@ def _cache(arguments: argparse.Namespace) -> int:
 def _verify(store: Store) -> int:
     started = time.perf_counter()
     entries = store.entries()
-    faults = _unnamed(store, entries)
+    faults = _misnamed(store, entries)
     for entry in entries:
         with suppress(FileNotFoundError):  # another process has just removed it
             faults += _faults(entry)
@@ -262,8 +262,8 @@ def _verify(store: Store) -> int:
     return int(bool(faults))
 
 
-def _unnamed(store: Store, entries: list[Entry]) -> list[str]:
-    """Folders that look like entries and are none: what says so is damaged."""
+def _misnamed(store: Store, entries: list[Entry]) -> list[str]:
+    """What to say of folders named like an entry whose identity.json gives another name: it was damaged."""
     known = {entry.path for entry in entries}
     identities = [path for path in store.root.glob(f"*/{64 * '[0-9a-f]'}/identity.json") if path.parent not in known]
     return [f"{path}: does not belong to this folder; whoever needs the entry writes it again" for path in identities]
