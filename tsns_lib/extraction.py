@@ -287,7 +287,7 @@ def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool,
     if not isinstance(encoder, Encoder):
         raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
     one_of("pooling", pooling, POOLINGS)
-    if isinstance(also, str) or not np.iterable(also):
+    if not isinstance(also, list | tuple):  # a generator would be empty the second time
         raise ValueError(f"also: must be a list of poolings, got {shown(also)}")
     for each in also:
         one_of("also", each, POOLINGS)

@@ -142,7 +142,7 @@ BAD = {
         **MULTI,
         **READING,
         "neurons": [None, 3, "ab", [], [0], [97], [2.5], [2, 2]],
-        "also": [None, 3, "mean", ["max"], [None]],
+        "also": [None, 3, "mean", iter(["mean"]), ["max"], [None]],
         "runs": COUNT,
         "alpha": SHARE,
         "budget": [*COUNT[1:]],
