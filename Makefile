@@ -60,7 +60,7 @@ mutants: install ## break important lines one at a time; the test named for each
 soak: install ## kill the work 100 times, flip 200 bytes of its store, run it again, compare all; some twenty minutes
 	"$(BIN)/python" tests/faults/soak.py
 
-rehearsal: install ## run the profile paper on generated corpora and a narrow random encoder of 24 layers
+rehearsal: install ## run the profile paper on generated corpora and an encoder with random weights
 	"$(BIN)/python" tests/rehearsal.py
 
 local: install ## execute them on the real corpora: make local TSNS_DATA=FOLDER; continues after an interruption

@@ -1,10 +1,10 @@
 """Rehearse the paper's own profile from end to end: `make rehearsal`.
 
-The corpora are generated ones, written in the formats of the real files. The encoder has BERT-large's 24 layers, but
-narrow and with random weights, and lies where the hub's client keeps the real one, at its commit. Parameters are the
-profile's, but for few trees, resamples, runs and training rows. So every notebook does what it does in the paper's
-setting, in minutes and without a network; what it finds means nothing. `20_performance`, which takes hours there, is
-left out.
+The corpora are generated ones, written in the formats of the real files. The encoder has random weights and
+BERT-large's shape, but narrow layers where there is no GPU, and lies where the hub's client keeps the real one, at its
+commit. Parameters are the profile's, but for few trees, resamples, runs and training rows. So every notebook does what
+it does in the paper's setting, in minutes and without a network; what it finds means nothing. `20_performance`, which
+takes hours there, is left out.
 """
 
 import io
@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
+from tsns_workbook.benchmarks import BERT_LARGE
 
 from tsns_lib import load_encoder, load_source
 from tsns_lib.corpora.registry import REGISTRY
@@ -37,6 +38,7 @@ SMALL = {
     **{"max_length": 32, "forest_length": 32, "fingerprint_length": 32, "draws": 2, "n_boot": 20},
     **{"rows": 80, "n_rows": 60, "test_rows": 60, "fisher_rows": 16, "sizes": [32, 64], "epochs": 1},
 }
+NARROW = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "initializer_range": 0.1}
 CLASSES = {"snli": ("neutral", "entailment"), "mnli": ("neutral", "entailment"), "scitail": ("neutral", "entails")}
 CLASSES |= {"rte": ("not_entailment", "entailment")}
 LINES = {  # of a text, a pair, a label and a number
@@ -90,15 +92,15 @@ def put(path: Path, text: str) -> None:
 
 
 def write_encoder(home: Path, repository: str, commit: str) -> None:
-    """Put a narrow BERT of 24 layers with random weights into the cache of the hub's client."""
+    """Put a BERT of 24 layers with random weights into the cache of the hub's client: a narrow one without a GPU."""
     import torch
     from transformers import BertConfig, BertModel
 
     folder = home / "hub" / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
     folder.mkdir(parents=True)
-    shape = {"num_hidden_layers": 24, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+    shape = BERT_LARGE if torch.cuda.is_available() else BERT_LARGE | NARROW
     torch.manual_seed(0)
-    BertModel(BertConfig(**shape, initializer_range=0.1)).save_pretrained(folder)
+    BertModel(BertConfig(**shape)).save_pretrained(folder)
     for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(load_encoder().folder / name, folder)
 
@@ -117,7 +119,7 @@ def write_project(root: Path) -> tuple[str, str]:
 
 
 def main(names: list[str]) -> int:
-    """Forecast the run, and run the notebooks that are named, or all."""
+    """Forecast the run, and run the notebooks that are named, or all; takes what `tsns run` takes."""
     with tempfile.TemporaryDirectory() as place:
         root, data = Path(place, "project"), Path(place, "data")
         write_corpora(data)
