@@ -125,7 +125,8 @@ def main(names: list[str]) -> int:
         write_corpora(data)
         write_encoder(Path(place, "hub"), *write_project(root))
         own = {"TSNS_ROOT": str(root), "TSNS_DATA": str(data), "TSNS_CACHE": str(Path(place, "cache"))}
-        own |= {"HF_HOME": str(Path(place, "hub")), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+        own |= {"HF_HOME": str(Path(place, "hub")), "HF_HUB_CACHE": str(Path(place, "hub/hub"))}
+        own |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         status = 0
         for module in (["forecast", "--yes"], ["cli", "run", "--profile", "paper", *names]):
             command = [sys.executable, "-m", f"tsns_workbook.{module[0]}", *module[1:]]

@@ -140,8 +140,7 @@ def source_pairs(n_sources: int, pairing: str = "leave_one_out") -> list[tuple[t
     Raises
     ------
     ValueError
-        If there are fewer than two sources or more than 1,000, the pairing is unknown, or it makes more than 100,000
-        pairs.
+        If there are fewer than two sources or more than 1,000, or the pairing is unknown or makes over 100,000 pairs.
 
     Examples
     --------

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from types import MethodType
@@ -387,15 +387,19 @@ def _snapshot(name: str, revision: str | None) -> tuple[Path, str]:
     """Download a hub id, or find it in the hub's cache; the name of a snapshot's folder is its commit."""
     from huggingface_hub import errors, snapshot_download
 
+    files = ["*.safetensors", "*.json", "*.txt", "*.model"]
+    find = partial(snapshot_download, name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"])
     try:
-        files = ["*.safetensors", "*.json", "*.txt", "*.model"]
-        folder = snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"])
+        folder = find()
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         reason = f"the hub has no such model or revision ({type(error).__name__})"
         raise ValueError(f"encoder {name!r}, revision {revision!r}: {reason}, and no such folder") from error
     except OSError as error:
-        reason = "no such folder, and the hub is out of reach; connect, or name a local folder"
-        raise ConnectionError(f"encoder {name!r}: {reason} or {MINILM!r}") from error
+        try:  # some versions of the client ask the hub what belongs to a commit although the cache holds it
+            folder = find(local_files_only=True)
+        except OSError:
+            reason = "no such folder, and the hub is out of reach; connect, or name a local folder"
+            raise ConnectionError(f"encoder {name!r}: {reason} or {MINILM!r}") from error
     return Path(folder), Path(folder).name
 
 

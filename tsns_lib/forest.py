@@ -3,14 +3,12 @@
 The idea. Importance needs only the splits of a forest, and a split needs only the coarse order of the activations.
 
 1. Every neuron is cut once into at most 64 quantile bins, one byte each, in neuron-major order. All trees and all
-   resamples share them: the edges follow from the whole source. Rows are cut in blocks, so that a source larger than
-   memory can be resampled.
+   resamples share them: the edges follow from the whole source. Rows are cut in blocks, so a source may exceed memory.
 2. A node fills one histogram for each of its √N candidate neurons. A cell packs the weighted count and the count of
    class 1 in one integer, so that a row costs one addition.
 3. For two classes the best gini cut maximises d²/(n_l·n_r), where d is an integer. The search runs over all 64 bins
    without a branch, and the compiler turns it into a few vector instructions.
-4. A bootstrap is a set of weights on the distinct rows. A stable partition keeps the rows of a node contiguous and in
-   order.
+4. A bootstrap is a set of weights on the distinct rows. A stable partition keeps a node's rows together and in order.
 5. Bins larger than the caches cost memory latency, not counting. So all candidates are drawn before the first is
    searched, and each one's bins are prefetched in time. Where rows are many, small nodes read a second copy of the
    bins, in which the neurons of a row lie side by side.

@@ -111,8 +111,7 @@ def transfer_grid(
     pairing, gamma
         As in `tsns_lib.MultiTSNS`.
     C : float
-        Inverse strength of the classifier's L2 penalty on standardised activations, default 0.01 (our choice; the
-        paper gives none).
+        Inverse strength of the classifier's L2 penalty on standardised activations, default 0.01 (our choice).
     pooling, also, max_length
         As in `tsns_lib.extraction.stored_activations`.
     seed : int

@@ -261,8 +261,9 @@ def plain_loop(encoder: Encoder, max_length: int, texts: list[str]) -> np.ndarra
 def _pipeline(encoder: Encoder, max_length: int) -> Callable[[list[str]], Any]:
     from transformers import pipeline
 
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length}
-    run: Any = pipeline("feature-extraction", encoder.model, tokenizer=encoder.tokenizer, tokenize_kwargs=options)  # type: ignore[call-overload]
+    cut: dict[str, Any] = {"truncation": True, "max_length": max_length}
+    options: dict[str, Any] = {"tokenizer": encoder.tokenizer, "device": encoder.device, "tokenize_kwargs": cut}
+    run: Any = pipeline("feature-extraction", encoder.model, **options)
     return lambda texts: [np.asarray(row[0][0]) for row in run(texts, batch_size=BATCH)]
 
 

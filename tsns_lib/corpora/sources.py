@@ -249,8 +249,7 @@ def list_sources(data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame
     -------
     DataFrame
         One row per corpus: `name`, `task`, `paper_training` and `paper_transferring` (rows in the paper's Table 1),
-        then `official_<split>` and `loaded_<split>` for each split (usable rows; missing where there is no such split
-        or file).
+        then `official_<split>` and `loaded_<split>` for each split (usable rows; missing without such a split or file).
 
     Raises
     ------

@@ -31,8 +31,7 @@ def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "pape
     layers : iterable of int
         Layers, counted from 0.
     init : {"paper", "released"}
-        Cut at ±2σ as the paper writes (standard deviation 0.0176), or at ±0.04σ as its released code does by
-        mistake (0.00046).
+        Cut at ±2σ as the paper writes (standard deviation 0.0176), or by mistake at ±0.04σ as its code does (0.00046).
     seed : int
         Seed of the weights; those of a layer depend on its number and not on which others are re-initialised.
 
@@ -63,7 +62,9 @@ def reinitialize(model: "nn.Module", layers: Iterable[int], *, init: str = "pape
         generator = torch.Generator().manual_seed(derive_seed(seed, "layer", number))
         for module in stack[number].modules():
             if isinstance(module, torch.nn.Linear):
-                torch.nn.init.trunc_normal_(module.weight, 0.0, SIGMA, -CUTS[init], CUTS[init], generator=generator)
+                weight = torch.empty_like(module.weight, device="cpu")  # the same draws for every device
+                torch.nn.init.trunc_normal_(weight, 0.0, SIGMA, -CUTS[init], CUTS[init], generator=generator)
+                module.weight.data.copy_(weight)
             elif isinstance(module, torch.nn.LayerNorm):
                 torch.nn.init.ones_(module.weight)
                 torch.nn.init.zeros_(module.bias)
