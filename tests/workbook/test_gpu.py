@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from tsns_workbook import benchmarks, forecast
 from tsns_workbook.finetuning.finetune import Recipe, fine_tune
 
 from tsns_lib import extract, load_encoder, load_source
 from tsns_lib.importance import resampled_importance
+from tsns_lib.transferability import reinitialize
 
 pytestmark = pytest.mark.skipif(not benchmarks.has_device("cuda"), reason="needs a GPU")
 
@@ -49,13 +51,16 @@ def test_a_second_extraction_has_the_same_bits(tmp_path):
 
 def test_a_model_is_tuned_there(tmp_path):
     source, recipe = load_source("miniature:books", limit=200), Recipe(epochs=3, max_length=32, learning_rate=1e-4)
-    right = {}
-    for device in ("cpu", "cuda"):
-        tuned = fine_tune(source, load_encoder(device=device), recipe, seed=0, store=tmp_path / device, progress=False)
-        assert np.isfinite(tuned.losses).all()
-        right[device] = (tuned.predict(source) == source.frame["label"]).mean()
-    assert abs(right["cuda"] - right["cpu"]) < 0.1
-    assert right["cuda"] > 0.8
+    tuned = fine_tune(source, load_encoder(device="cuda"), recipe, seed=0, store=tmp_path, progress=False)
+    assert np.isfinite(tuned.losses).all()
+    assert (tuned.predict(source) == source.frame["label"]).mean() > 0.8
+
+
+def test_weights_are_re_initialised_as_on_the_cpu():
+    expected, actual = (
+        reinitialize(load_encoder(device=device).model, [4, 5], seed=3).state_dict() for device in ("cpu", "cuda")
+    )
+    assert all(torch.equal(tensor, actual[name].cpu()) for name, tensor in expected.items())
 
 
 def test_the_forecast_names_the_device():
