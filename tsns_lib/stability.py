@@ -19,7 +19,7 @@ from tsns_lib.sampling import derive_seed
 N_DRAWS = 200  # draws of a forecast (our choice)
 CONFIDENCE = 0.95  # one-sided (our choice)
 FEWEST = 8  # fewer resamples than this say too little of their spread, and fewer trees of their mean (our choice)
-FIRST_LOOK = 0.08  # of all trees (our choice)
+FIRST_LOOK = 0.04  # of all trees (our choice: reviews need no more)
 
 
 def forecast_overlap(
@@ -54,7 +54,7 @@ def looks(n_trees: int) -> Iterator[int]:
     Examples
     --------
     >>> list(looks(1000)), list(looks(5))
-    ([80, 120, 160, 240, 320, 480, 640, 960, 1000], [5])
+    ([40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1000], [5])
     """
     look = max(FEWEST, round(FIRST_LOOK * n_trees))
     while look < n_trees:
