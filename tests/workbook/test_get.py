@@ -417,7 +417,12 @@ def test_an_encoder_is_fetched_at_its_commit_and_checked(server, tmp_path, is_ri
         "get.downloads = lambda: ([], {'tiny': tiny}); "
         "sys.exit(get.get(pathlib.Path(sys.argv[1]), encoder='tiny', accept=True))"
     )
-    own = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    own = {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
     done = subprocess.run(
         [sys.executable, "-c", run, str(tmp_path / "corpora")], env=os.environ | own, capture_output=True, text=True
     )
