@@ -8,7 +8,7 @@ from tsns_workbook.finetuning.finetune import Recipe, fine_tune
 
 from tsns_lib import extract, load_encoder, load_source
 from tsns_lib.importance import resampled_importance
-from tsns_lib.transferability import reinitialize
+from tsns_lib.transferability.reinitialization import reinitialize
 
 pytestmark = pytest.mark.skipif(not benchmarks.has_device("cuda"), reason="needs a GPU")
 
