@@ -67,8 +67,9 @@ def ladder_grid(
     The rungs added: "layer 1" ... (each layer alone), "best layer" (the one with the highest five-fold cross-validated
     accuracy on the source), "all with C by CV", "TF-IDF" (words and pairs of words), at K = `chosen_k` `draws` draws
     (elsewhere one a run) of "random" and of "random of the same layers" (as many in each layer as the selection has),
-    of several sources "tsns" (as if they were one), and "... (own z)". `draws` of a row holds accuracy, balanced
-    accuracy and AUC in each of `n_boot` replicates, shape (3, n_boot). Two classes are needed.
+    of several sources "tsns" (as if they were one), and "... (own z)". With `draws` = 0 none is added. The column `draws`
+    of a row holds accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape (3, n_boot). Two classes
+    are needed.
     """
     unions = [union if isinstance(union, tuple) else (union,) for union in sources]
     corpora = {(corpus.name, corpus.split): corpus for corpus in [*targets, *chain(*unions)]}
@@ -159,6 +160,8 @@ def _rungs(
     known = own.drop_duplicates(["method", "k", "run"])
     for row in known.itertuples():
         yield Rung(row.method, row.k, row.run, row.model, row.selected)
+    if not draws:
+        return
     selections = known[known["method"].isin(SELECTIONS)]
     if len(pool.members) > 1:  # as if the sources were one
         forest = {name: settings[name] for name in FOREST if name in settings}

@@ -84,6 +84,16 @@ def test_several_sources_have_single_tsns_beside_multi(domains):
     assert grid.loc[grid["method"] == "multi_tsns", "alphas"].notna().all()
 
 
+def test_without_draws_only_the_rungs_of_the_grid_are_judged(domains):
+    union, options = [tuple(domains[:2])], SMALL | {"neurons": [20]}
+    alone, whole = (
+        ladder_grid(union, domains[2:], load_encoder(), chosen_k=20, draws=n, n_boot=5, **options) for n in (0, 2)
+    )
+    assert set(alone["method"]) == {"majority", "last_layer", "all", "f_test", "logistic", "random", "multi_tsns"}
+    both = alone.merge(whole, on=["source", "target", "method", "k", "run"])
+    assert len(both) == len(alone) and all(map(np.array_equal, both["draws_x"], both["draws_y"]))
+
+
 def test_three_classes_are_refused(tmp_path):
     path = tmp_path / "three.csv"
     path.write_text("text,label\n" + "".join(f"word {row},{row % 3}\n" for row in range(30)))
