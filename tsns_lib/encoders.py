@@ -253,7 +253,7 @@ def load_encoder(
     device : str
         ``"auto"``: CUDA where there is one, else the CPU; or ``"cpu"``, ``"mps"``, ``"cuda"``, ``"cuda:1"``.
     dtype : {"float32", "bfloat16", "auto"}
-        Precision of the matrix products (float32: our choice); "auto" is bfloat16 on a GPU that computes in it.
+        Precision of the matrix products (float32: our choice); "auto": bfloat16 on what computes in it.
     revision : str, optional
         Branch, tag or commit of a hub id. The commit it resolved to is in ``Encoder.revision``.
     random_weights : bool
@@ -292,24 +292,24 @@ def load_encoder(
         raise ValueError(f"revision={revision!r}: expected a branch, tag or commit")
     seed = whole_number("seed", seed, least=0)
     random_seed = seed if truth("random_weights", random_weights) else None
-    name = os.fspath(name)
-    folder, commit = _find_folder(name, revision)
+    folder, commit = _find_folder(name := os.fspath(name), revision)
     _check_seal(folder)
     config = _read_config(folder)
     if not random_weights and not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(_conversion(name if commit else str(folder)))
     files = _contents(folder, weights=not random_weights)
-    dtype = dtype if dtype in DTYPES else _own_dtype(device)
+    dtype = dtype if dtype in DTYPES else own_dtype(device)
     return Encoder(name, folder, config, files, dtype, commit, random_seed, device)
 
 
-def _own_dtype(device: str) -> str:
+def own_dtype(device: str = "auto") -> str:
+    """The precision that "auto" means: bfloat16 on a GPU or processor that computes in it, else float32."""
     import torch
 
-    if device == "cpu" or not torch.cuda.is_available():
-        return "float32"
-    major, _ = torch.cuda.get_device_capability(None if device == "auto" else device)
-    return "bfloat16" if major >= 8 else "float32"  # from Ampere on
+    able = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)  # older versions of torch do not say
+    if device != "cpu" and torch.cuda.is_available():
+        able = torch.cuda.get_device_capability(None if device == "auto" else device)[0] >= 8  # from Ampere on
+    return "bfloat16" if able else "float32"
 
 
 def _unpickled(*arguments: Any) -> Encoder:

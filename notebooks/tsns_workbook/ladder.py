@@ -67,9 +67,9 @@ def ladder_grid(
     The rungs added: "layer 1" ... (each layer alone), "best layer" (the one with the highest five-fold cross-validated
     accuracy on the source), "all with C by CV", "TF-IDF" (words and pairs of words), at K = `chosen_k` `draws` draws
     (elsewhere one a run) of "random" and of "random of the same layers" (as many in each layer as the selection has),
-    of several sources "tsns" (as if they were one), and "... (own z)". With `draws` = 0 none is added. The column `draws`
-    of a row holds accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape (3, n_boot). Two classes
-    are needed.
+    of several sources "tsns" (as if they were one), and "... (own z)". With `draws` = 0 none is added. The column
+    `draws` of a row holds accuracy, balanced accuracy and AUC in each of `n_boot` replicates, shape (3, n_boot). Two
+    classes are needed.
     """
     unions = [union if isinstance(union, tuple) else (union,) for union in sources]
     corpora = {(corpus.name, corpus.split): corpus for corpus in [*targets, *chain(*unions)]}

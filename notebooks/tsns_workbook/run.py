@@ -3,6 +3,7 @@
 A run that would change nothing is skipped. Whatever goes wrong is an outcome of one notebook: the others still run.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -120,6 +121,14 @@ class _ThisPython(AsyncKernelManager):
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         await super().start_kernel(**options | {"env": os.environ | {RUNNER: "1"}})
+
+    async def shutdown_kernel(self, *words: Any, **options: Any) -> None:  # type: ignore[override]
+        # after Ctrl-C, nbclient still waits for the cell, and would report the kernel's end as its death
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await super().shutdown_kernel(*words, **options)
 
 
 def _execute(job: Job, cluster: str | None) -> NotebookNode:

@@ -446,5 +446,12 @@ def test_a_batch_fits_the_memory_of_a_gpu(shape, gigabytes, tokens):
     assert large.tokens_within(int(gigabytes * 1e9)) == pytest.approx(tokens, rel=0.01)
 
 
-def test_without_a_gpu_the_automatic_precision_is_float32():
+@pytest.mark.parametrize(("able", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_the_automatic_precision_is_what_the_processor_computes_in(able, dtype, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": able}, raising=False)
+    assert load_encoder(device="cpu", dtype="auto").dtype == dtype
+
+
+def test_where_torch_does_not_say_what_the_processor_can_the_automatic_precision_is_float32(monkeypatch):
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
     assert load_encoder(device="cpu", dtype="auto").dtype == "float32"

@@ -87,7 +87,8 @@ def test_several_sources_have_single_tsns_beside_multi(domains):
 def test_without_draws_only_the_rungs_of_the_grid_are_judged(domains):
     union, options = [tuple(domains[:2])], SMALL | {"neurons": [20]}
     alone, whole = (
-        ladder_grid(union, domains[2:], load_encoder(), chosen_k=20, draws=n, n_boot=5, **options) for n in (0, 2)
+        ladder_grid(union, domains[2:], load_encoder(), chosen_k=20, draws=draws, n_boot=5, **options)
+        for draws in (0, 2)
     )
     assert set(alone["method"]) == {"majority", "last_layer", "all", "f_test", "logistic", "random", "multi_tsns"}
     both = alone.merge(whole, on=["source", "target", "method", "k", "run"])

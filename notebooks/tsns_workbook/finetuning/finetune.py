@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from tsns_lib.encoders import Encoder, quiet_transformers
+from tsns_lib.encoders import DTYPES, Encoder, own_dtype, quiet_transformers
 from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, encoded, texts_digest, texts_of
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Entry, Store, StoreError, atomic, content_hash, sha256_of
@@ -48,8 +48,8 @@ class Recipe:
 
     The defaults are those of arXiv 2004.14975 but for the precision, which is ours. `batch_size` counts rows (on two
     CPU cores 32 are trained twice as fast as 8, which is another recipe), `max_length` the tokens kept of one input;
-    `clip` is the greatest norm of a gradient. `dtype` is the precision of the matrix products; weights and optimizer
-    are kept in float32.
+    `clip` is the greatest norm of a gradient. `dtype` is the precision of the matrix products; "auto" is bfloat16 on a
+    GPU or processor that computes in it. Weights and optimizer are kept in float32.
     """
 
     epochs: int = 3
@@ -64,7 +64,8 @@ class Recipe:
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         for name in ("learning_rate", "clip"):
             object.__setattr__(self, name, positive(name, getattr(self, name)))
-        object.__setattr__(self, "dtype", one_of("dtype", self.dtype, ("bfloat16", "float32")))
+        dtype = one_of("dtype", self.dtype, (*DTYPES, "auto"))
+        object.__setattr__(self, "dtype", own_dtype() if dtype == "auto" else dtype)
 
 
 @dataclass(frozen=True, eq=False)
