@@ -306,7 +306,7 @@ def own_dtype(device: str = "auto") -> str:
     """The precision that "auto" means: bfloat16 on a GPU or processor that computes in it, else float32."""
     import torch
 
-    able = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)  # older versions of torch do not say
+    able = getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16", False)  # torch 2.10 and newer say
     if device != "cpu" and torch.cuda.is_available():
         able = torch.cuda.get_device_capability(None if device == "auto" else device)[0] >= 8  # from Ampere on
     return "bfloat16" if able else "float32"
