@@ -68,7 +68,7 @@ def label_points(axes: Axes, places: np.ndarray, names: Sequence[str]) -> None:
         tries = []
         for (side, dx), (edge, dy) in product((("left", 4), ("right", -4)), (("bottom", 2), ("top", -2))):
             text = axes.annotate(name, place, (dx, dy), textcoords="offset points", ha=side, va=edge, fontsize=7)
-            box = text.get_window_extent()
+            box = text.get_window_extent().padded(2)  # pixels, else two names read as one
             outside = box.x1 > axes.bbox.x1 or box.x0 < axes.bbox.x0
             tries.append((box.count_overlaps(boxes) + box.count_contains(dots) + outside / 2, text, box))
         _, best, box = min(tries, key=lambda tried: tried[0])

@@ -192,7 +192,7 @@ def test_names_beside_points_cover_neither_each_other_nor_a_point():
     label_points(axes, places, ["first", "second", "third", "fourth", "fifth"])
     boxes = [text.get_window_extent() for text in axes.texts]
     assert [text.get_text() for text in axes.texts] == ["first", "second", "third", "fourth", "fifth"]
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert not any(one.padded(3).overlaps(other) for one, other in combinations(boxes, 2))
     assert not any(box.count_contains(axes.transData.transform(places)) for box in boxes)
     plt.close(figure)
 

@@ -289,6 +289,44 @@ def is_alive(pid):
     return False
 
 
+IMPATIENT = """import asyncio, os, signal, sys, threading, time
+from pathlib import Path
+from nbclient import NotebookClient
+from nbclient.client import DeadKernelError
+from tsns_workbook.run import execute_here
+
+async def poll(self):  # nbclient asks every second whether the kernel is alive, here every half millisecond
+    try:
+        while True:
+            await asyncio.sleep(0.0005)
+            await self._async_check_alive()
+    except DeadKernelError:
+        self.task_poll_for_reply.cancel()
+
+def interrupt():
+    while not Path("started").exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+NotebookClient._async_poll_kernel_alive = poll
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread(target=interrupt).start()
+try:
+    execute_here(Path("slow.ipynb"), Path("part.ipynb"), {})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_does_not_report_the_kernels_end_as_its_death(tmp_path):
+    cell = nbformat.v4.new_code_cell("open('started', 'w').close()\n__import__('time').sleep(60)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "slow.ipynb")
+    process = subprocess.run(
+        [sys.executable, "-c", IMPATIENT], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "interrupted\n", "")
+
+
 def test_two_processes_with_the_same_notebook_take_turns(project):
     start = "import time\nfrom pathlib import Path\nPath('started').touch()"
     project.write("01_good", start, "while not Path('go').exists(): time.sleep(0.05)")
