@@ -31,6 +31,7 @@ from tsns_lib.transfer import parts_of, pool_of, tsns_choices
 from tsns_lib.validation import path, positive, share, shown, whole_number
 
 FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
+NEXT = "next.safetensors"  # its tensors until its facts are written, so that a kill leaves the old model or the new one
 PAPER_FORESTS, PAPER_TREES = 100, 1_000  # of one source (paper §4.2)
 _SCALER, _CLASSIFIER = ("mean_", "var_", "scale_"), ("coef_", "intercept_", "classes_")
 
@@ -192,9 +193,10 @@ class TransferModel:
             "stability": self.stability_ if np.isfinite(self.stability_) else None,
             "C": self.C_,
         }
-        for name, whole in ((TENSORS, content), (FACTS, _sealed(facts, content))):
+        for name, whole in ((NEXT, content), (FACTS, _sealed(facts, content))):
             with atomic(place / name) as file:
                 file.write(whole)
+        os.replace(place / NEXT, place / TENSORS)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], encoder: Encoder | None = None) -> Self:
@@ -206,16 +208,15 @@ class TransferModel:
         place = path("folder", folder)
         if not isinstance(encoder, Encoder | None):
             raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
-        if not (place / FACTS).is_file() or not (place / TENSORS).is_file():
+        found = [(place / name).read_bytes() for name in (TENSORS, NEXT) if (place / name).is_file()]
+        if not (place / FACTS).is_file() or not found:
             raise FileNotFoundError(f"{place}: no saved model, which is {FACTS} and {TENSORS}")
-        written, content = (place / FACTS).read_bytes(), (place / TENSORS).read_bytes()
         try:
-            facts = json.loads(written)
-            whole = written == _sealed({name: value for name, value in facts.items() if name != "digest"}, content)
-        except (ValueError, AttributeError):
-            whole = False
-        if not whole:
-            raise StoreError(f"{place}: is not as it was saved; save the model again")
+            facts = json.loads(written := (place / FACTS).read_bytes())
+            sealed = {name: value for name, value in facts.items() if name != "digest"}
+            content = next(tensors for tensors in found if written == _sealed(sealed, tensors))
+        except (ValueError, AttributeError, StopIteration):
+            raise StoreError(f"{place}: is not as it was saved; save the model again") from None
         theirs = facts["encoder"]
         if encoder is None:
             options: dict[str, Any] = {name: theirs[name] for name in ("dtype", "revision")}

@@ -96,6 +96,28 @@ def test_damage_is_one_line(model, tmp_path, name):
         TransferModel.load(tmp_path)
 
 
+@pytest.mark.parametrize(("step", "kept"), [("tsns_lib.store.files.to_disk", "old"), ("os.replace", "new")])
+def test_an_end_between_two_files_leaves_the_old_model_or_the_new_one(
+    model, mr, encoder, tmp_path, monkeypatch, step, kept
+):
+    other = TransferModel().fit(mr, encoder, n_neurons=20, **FEW)
+    model.save(tmp_path)
+
+    def end_at_the_facts(first, *_):
+        if "model.json" in first.name or step == "os.replace":
+            raise SystemExit
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(step, end_at_the_facts)
+        other.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors", "next.safetensors"}
+    left = {"old": model, "new": other}[kept]
+    assert np.array_equal(TransferModel.load(tmp_path).selected_, left.selected_)
+    other.save(tmp_path)
+    assert np.array_equal(TransferModel.load(tmp_path).selected_, other.selected_)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
+
+
 def test_another_encoder_is_refused(model, tmp_path):
     model.save(tmp_path)
     with pytest.raises(ValueError, match="was fitted with builtin:minilm in float32 with the digest .*; here it is"):
