@@ -236,7 +236,7 @@ MUTANTS = [
     Mutant(
         "a manifest's checksum skipped",
         LIB + "store/manifest.py",
-        "or text != _signed(content)",
+        "or text != _signed(content, path.parent.name)",
         "or False",
         STORE + "test_a_fact_that_was_changed_is_not_believed",
     ),
@@ -335,8 +335,8 @@ MUTANTS = [
             ("keywords", '"keywords": prepare.keywords', '"keywords": {}', TUNED),
             (
                 "versions",
-                'named | {"versions": drawn_by()}',
-                "named",
+                '{"versions": drawn_by(), "code"',
+                '{"code"',
                 TRAINING + "test_another_version_of_what_draws_is_another_key",
             ),
         ]

@@ -50,11 +50,16 @@ def cv_accuracy(X: np.ndarray, y: np.ndarray, C: float, seed: int, n_folds: int 
     """Accuracy of `fit_classifier` by cross-validation on at most 4,000 rows of a source."""
     rows = np.random.default_rng(seed).permutation(len(y))[:CV_ROWS]
     X, y = X[rows], y[rows]
-    n_folds = min(n_folds, int(np.unique(y, return_counts=True)[1].min()))
-    if n_folds < 2:
-        raise ValueError("C: cross-validation needs two rows of every class; give a number")
+    n_folds = min(n_folds, rows_of_rarest(y))
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed % 2**32).split(X, y)
     return float(np.mean([fit_classifier(X[train], y[train], C).score(X[test], y[test]) for train, test in folds]))
+
+
+def rows_of_rarest(y: np.ndarray) -> int:
+    """How many rows the class with the fewest has; cross-validation needs two."""
+    if (least := int(np.unique(y, return_counts=True)[1].min())) < 2:
+        raise ValueError("C: cross-validation needs two rows of every class; give a number")
+    return least
 
 
 def computable(X: ArrayLike) -> np.ndarray:

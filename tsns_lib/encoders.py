@@ -61,10 +61,8 @@ class _Family:
 
 
 FAMILIES = {
-    "bert": _Family(),
-    "albert": _Family(),
-    "roberta": _Family(reserved_positions=2),
-    "xlm-roberta": _Family(reserved_positions=2),
+    **dict.fromkeys(("bert", "albert"), _Family()),
+    **dict.fromkeys(("roberta", "xlm-roberta"), _Family(reserved_positions=2)),
     "distilbert": _Family(layers="n_layers", hidden="dim", pooler=False),
     "electra": _Family(pooler=False),
     "mpnet": _Family(reserved_positions=2, attention="eager"),
@@ -290,7 +288,7 @@ def load_encoder(
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:<number>'")
     if not isinstance(revision, str | None):
         raise ValueError(f"revision={revision!r}: expected a branch, tag or commit")
-    seed = whole_number("seed", seed, least=0)
+    seed = whole_number("seed", seed, least=0, most=2**64 - 1)
     random_seed = seed if truth("random_weights", random_weights) else None
     folder, commit = _find_folder(name := os.fspath(name), revision)
     _check_seal(folder)
@@ -424,13 +422,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _content_files(folder: Path, weights: bool) -> list[Path]:
     """All files that determine the activations, sorted by name."""
     names = ("config.json", *TOKENIZER_FILES, *TOKENIZER_EXTRAS)
-    files = [folder / name for name in names if (folder / name).is_file()]
+    files = [*(folder / name for name in names if (folder / name).is_file()), *folder.glob("tokenizer.*.json")]
     if not any(path.name in TOKENIZER_FILES for path in files):
         raise FileNotFoundError(f"{folder}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")
     if weights:
         if (folder / "adapter_config.json").is_file():
             raise ValueError(f"{folder / 'adapter_config.json'}: an adapter is not read; merge it into the encoder")
         files += [*folder.glob("*.safetensors"), *folder.glob(WEIGHTS_INDEX)]
+        if any("/" in path.read_text(encoding="utf-8") for path in files if path.name == WEIGHTS_INDEX):
+            raise ValueError(f"{folder / WEIGHTS_INDEX}: names files of other folders; only this folder's are read")
     return sorted(files)
 
 

@@ -95,19 +95,19 @@ OTHER_CODE = "forest: the machine code of numba has another number of bins; dele
 
 
 def grow_trees(
-    bins: np.ndarray, classes: np.ndarray, first: int, stop: int, max_depth: int, seed: int, n_jobs: int
+    bins: np.ndarray, classes: np.ndarray, first: int, stop: int, max_depth: int, seed: int, n_jobs: int, every: int = 1
 ) -> np.ndarray:
-    """Summed importance of shape (N,) by the trees first…stop-1 of a forest, on bins of n rows, of shape (N, n).
+    """Summed importance of shape (N,) by the trees first, first + every, … below stop, on bins of n rows, (N, n).
 
     Whole numbers: a tree that splits adds 2⁴⁰ in all.
     """
-    step = max(1, -(-(stop - first) // (4 * effective_n_jobs(n_jobs))))
+    step = every * max(1, -(-(stop - first) // (4 * every * effective_n_jobs(n_jobs))))
     copied = bins.shape[1] > bins.shape[0] and bins.nbytes <= COPY_BYTES
     by_row = np.ascontiguousarray(bins.T) if copied else bins[:0]
     data = bins, by_row, classes, int(classes.max()) + 1, np.uint64(seed)
 
     def grow(start: int) -> np.ndarray:
-        return _grow_trees(*data, start, min(start + step, stop), max_depth, N_BINS)
+        return _grow_trees(*data, start, min(start + step, stop), every, max_depth, N_BINS)
 
     return sum(_pool(n_jobs).map(grow, range(first, stop, step)), start=np.zeros(len(bins), np.int64))
 
@@ -275,8 +275,8 @@ def _count(packed, start, stop, counts):
 
 
 @njit(**COMPILED)
-def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth, n_bins):
-    """Grow trees first…last-1 and sum their importances, each in fixed point with a total of 2**40."""
+def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, every, max_depth, n_bins):
+    """Grow the trees first, first + every, … below last; sum their importances, 2**40 in all for each."""
     if n_bins != N_BINS:  # machine code of another number of bins would write outside its histograms
         raise ValueError(OTHER_CODE)
     n_neurons, n = matrix.shape
@@ -294,7 +294,7 @@ def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, max_depth, 
     bits = scores.view(np.int64)
     hists = np.zeros((n_candidates, N_BINS), np.int64)
     state = np.empty(1, np.uint64)
-    for tree in range(first, last):
+    for tree in range(first, last, every):
         state[0] = seed + np.uint64(tree) * np.uint64(0xD1342543DE82EF95)
         for f in range(n_neurons):
             neurons[f] = f

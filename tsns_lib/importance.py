@@ -22,7 +22,7 @@ from tsns_lib.stability import FEWEST, forecast_overlap, looks
 from tsns_lib.store import Entry, Store, content_hash
 from tsns_lib.validation import class_numbers, matrix, numbers, one_of, positive, share, shown, whole_number
 
-VERSION = 2  # of what a stored resample means; part of its key
+VERSION = 3  # of what a stored resample means; part of its key
 ENGINES = ("histogram", "sklearn")
 MOST_RESAMPLES = 100_000  # a shard's name has five digits
 MOST_TREES = 1_000_000  # a thousand times the paper's; they take hours on any machine
@@ -53,6 +53,8 @@ class Forest:
         for name, limit in most.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), 0 if name == "seed" else 1, limit))
         resample_fraction(1, self.fraction)
+        if not isinstance(self.fraction, str):
+            object.__setattr__(self, "fraction", float(self.fraction))
         one_of("engine", self.engine, ENGINES)
         if self.tol is not None:
             object.__setattr__(self, "tol", share("tol", self.tol, one=False))
@@ -410,10 +412,9 @@ def _grow(prepared: np.ndarray, classes: np.ndarray, forest: Forest, n_jobs: int
     They are whole numbers, so that sums of parts have the bits of the whole; scikit-learn gives shares, (1, N).
     """
     if forest.engine == "histogram":
-        middle = (first + forest.n_trees) // 2
-        halves = [(first, middle), (middle, forest.n_trees)]
-        limits = forest.max_depth, forest.seed, n_jobs
-        return np.stack([grow_trees(prepared, classes, *half, *limits) for half in halves])
+        limits = forest.n_trees, forest.max_depth, forest.seed, n_jobs
+        halves = first + first % 2, first + (first + 1) % 2  # even trees and odd ones, however many grow at once
+        return np.stack([grow_trees(prepared, classes, half, *limits, every=2) for half in halves])
     from sklearn.ensemble import RandomForestClassifier
 
     settings = {"max_depth": forest.max_depth, "random_state": forest.seed % 2**32, "n_jobs": n_jobs}

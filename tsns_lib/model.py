@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tsns_lib.aggregation import source_pairs
-from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier
+from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, rows_of_rarest
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder, load_encoder
 from tsns_lib.executors import announce, is_shown
@@ -116,6 +116,7 @@ class TransferModel:
         given_C = None if isinstance(C, str) and C == "cv" else positive("C", C)
         alpha, gamma = share("alpha", alpha, zero=True), share("gamma", gamma)
         seed = whole_number("seed", seed, least=0)
+        budget = None if budget is None else whole_number("budget", budget)
         source_pairs(2, pairing)
         check_threads(n_jobs)
         check_settings(pooling, max_length, encoder, sources[0].is_pair)
@@ -126,6 +127,8 @@ class TransferModel:
         multi = MultiTSNS(pairing=pairing, gamma=gamma, C=given_C or 0.01, verbose=progress, **measured, **compute)
         reading: dict[str, Any] = {"pooling": pooling, "max_length": int(max_length)}
         parts = parts_of(sources, budget, pairing, seed)
+        if given_C is None:
+            rows_of_rarest(np.concatenate([part.y for part in parts]))
         pool = pool_of(parts, lambda each: computable(extract(each, encoder, progress=progress, **reading, **where)))
         if is_shown(progress) and n_resamples * n_trees < PAPER_FORESTS * PAPER_TREES:
             options: dict[str, Any] = {"max_depth": forest.max_depth, "engine": forest.engine, "n_jobs": n_jobs}
@@ -215,7 +218,7 @@ class TransferModel:
             facts = json.loads(written := (place / FACTS).read_bytes())
             sealed = {name: value for name, value in facts.items() if name != "digest"}
             content = next(tensors for tensors in found if written == _sealed(sealed, tensors))
-        except (ValueError, AttributeError, StopIteration):
+        except (ValueError, AttributeError, StopIteration, RecursionError):
             raise StoreError(f"{place}: is not as it was saved; save the model again") from None
         theirs = facts["encoder"]
         if encoder is None:

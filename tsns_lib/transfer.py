@@ -228,6 +228,7 @@ def parts_of(union: Sequence[Any], budget: int | None, pairing: str, seed: int) 
     larger one: so equal parts of different pools are equal byte for byte, and share their forests.
     """
     members = sorted(union, key=lambda source: source.name)
+    _check_once("sources", [source.name for source in members])
     sizes = [source.n_rows for source in members]
     shares = sizes if budget is None else water_fill(sizes, whole_number("budget", budget, len(members))).tolist()
     parts = []
@@ -241,6 +242,11 @@ def parts_of(union: Sequence[Any], budget: int | None, pairing: str, seed: int) 
             names = union_name(parts[member].source.name for member in learner)
             raise ValueError(f"{names}: the rows used have one class only; at least two are needed")
     return parts
+
+
+def _check_once(role: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{role}: a name stands twice in {names}; load_source(..., name=...) gives another")
 
 
 def pool_of(parts: Sequence[Part], read: Callable[[Any], np.ndarray]) -> Pool:
@@ -336,9 +342,8 @@ def _checked_corpora(sources: Sequence[Any], targets: Sequence[Any]) -> tuple[li
     for name, union in zip(together, members, strict=True):
         if (first := members[together.index(name)]) != union:
             raise ValueError(f"sources: {first} and {union} are both called {name!r}; load_source(..., name=...) helps")
-    for role, names in [("sources", together), ("targets", tested), *(("sources", union) for union in members)]:
-        if len(set(names)) < len(names):
-            raise ValueError(f"{role}: a name stands twice in {names}")
+    for role, names in {"sources": together, "targets": tested}.items():
+        _check_once(role, names)
     if not all(members) or all(target in union for union in members for target in tested):
         raise ValueError("sources, targets: no pair of different names")
     return unions, tests

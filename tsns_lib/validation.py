@@ -108,6 +108,12 @@ def matrix(name: str, values: ArrayLike, axes: str) -> np.ndarray:
     return array
 
 
+def centred(X: np.ndarray) -> np.ndarray:
+    """Columns less their means; one that is constant is 0, and not what rounding leaves of it."""
+    X = X - X[0]
+    return X - X.mean(axis=0)
+
+
 def one_each(name: str, values: ArrayLike, n_rows: int, what: str, verb: str = "have one") -> np.ndarray:
     """One label or name for each row, of shape (n_rows,), or a ValueError; `what` says of what kind they are.
 

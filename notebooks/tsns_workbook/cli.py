@@ -231,12 +231,12 @@ def _get(arguments: argparse.Namespace) -> int:
 def _cache(arguments: argparse.Namespace) -> int:
     store = Store()
     print(store.root)
-    if arguments.keep and not arguments.prune:
+    if arguments.keep is not None and not arguments.prune:
         raise ProjectError("--keep says how much --prune leaves: name both")
     status = _verify(store) if arguments.verify else 0
     if arguments.prune:
-        _prune(store, _n_bytes(arguments.keep or "0"))
-    if arguments.clear:
+        _prune(store, _n_bytes("0" if arguments.keep is None else arguments.keep))
+    if arguments.clear is not None:
         _clear(store, arguments.clear)
     sizes = defaultdict(list)
     for entry in store.entries():

@@ -1,5 +1,6 @@
 """What `tsns analyse` and `tsns predict` read and write: notebook 30 as one offline page, tables, and the model."""
 
+import csv
 import os
 import re
 import warnings
@@ -134,7 +135,7 @@ def keep(out: str, corpora: Corpora, model: TransferModel, judged: Sequence[Judg
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     neuron_table(model).to_csv(folder / "neurons.csv", index=False)
-    predictions(corpora, model, judged).to_csv(folder / "predictions.csv", index=False)
+    write_table(predictions(corpora, model, judged), folder / "predictions.csv")
     model.save(folder / "model")
     return (
         "Beside this page lie `neurons.csv`, `predictions.csv` and `model`. The model is that of TSNS, whatever "
@@ -162,8 +163,17 @@ def predicted_table(frame: pd.DataFrame, chances: np.ndarray, classes: Sequence[
     return table.assign(**{f"p({name})": chances[:, number].round(4) for number, name in enumerate(classes)})
 
 
+def write_table(table: pd.DataFrame, file: Path) -> None:
+    """Write a CSV whose texts stand in quotation marks: without them, a lone carriage return would end a row."""
+    table.to_csv(file, index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
 def predict(model: str, file: str, out: str, **columns: Any) -> str:
     """Predict the texts of a file with a saved model, write a CSV, and say what was written."""
+    if not Path(out).absolute().parent.is_dir():
+        raise FileNotFoundError(f"--out: {Path(out).parent} is no folder")
+    if Path(out).exists() and os.path.samefile(out, Path(file).expanduser()):
+        raise ValueError(f"--out: {out} is the file that is read; name another")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*rows are not used")  # the sentence below counts them
         frame, facts = read_texts(Path(file).expanduser(), **columns)
@@ -171,6 +181,6 @@ def predict(model: str, file: str, out: str, **columns: Any) -> str:
     pairs = None if frame["text_pair"].isna().all() else frame["text_pair"].tolist()
     table = predicted_table(frame, saved.predict_proba(frame["text"].tolist(), pairs), saved.classes_)
     table.insert(0, "row", frame.index)
-    table.to_csv(out, index=False)
+    write_table(table, Path(out))
     counts = ", ".join(f"{name} {n}" for name, n in table["predicted"].value_counts().items())
     return f"{out}: {len(table)} of {facts['rows_read']} rows predicted ({counts}){_left_out(facts)}"

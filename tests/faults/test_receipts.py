@@ -247,3 +247,33 @@ def test_a_receipt_lists_what_the_notebook_used_of_the_store(project):
     project.write("01_good", cell)
     assert main(["run"]) == 0
     assert needed_entries(project.root) == {Store().entry("importance", {"name": "new"}).key}
+
+
+def test_the_revision_of_an_encoder_is_the_one_that_is_looked_at(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub/models--bert-large-uncased"
+    for commit in ("a" * 40, "b" * 40):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "config.json").write_text(commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("b" * 40)
+    yaml = f"encoder: bert-large-uncased\nrevision: {'a' * 40}\n"
+    project.write("01_own", "1", parameters=f"{DEFAULTS}\nrevision = ''", yaml=yaml)
+    (job,) = plan(project.root, "mini", ["01_own"])
+    before = inputs(job)["inputs"]["encoder bert-large-uncased"]
+    (repository / "snapshots" / ("b" * 40) / "config.json").write_text("changed")
+    assert inputs(job)["inputs"]["encoder bert-large-uncased"] == before
+    (repository / "snapshots" / ("a" * 40) / "config.json").write_text("changed")
+    assert inputs(job)["inputs"]["encoder bert-large-uncased"] != before
+
+
+def test_data_that_changed_during_the_run_are_not_taken_for_what_was_read(project, data):
+    project.write("01_own", "1", parameters=DEFAULTS, yaml="runs: 2\n")
+    (job,) = plan(project.root, "mini", ["01_own"])
+    started, known = time.time() - 0.01, inputs(job)
+    (data / "SST/stsa.binary.train").write_text("two")  # while the notebook runs
+    job.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(job.source, job.output)
+    write_json(job.results, {"data": "real"})
+    write_receipt(job, known, started, 1.0)
+    assert examine(job, {}) == ("out of date", ["folder TSNS_DATA changed"])

@@ -236,3 +236,25 @@ def test_what_is_no_fingerprint_is_refused(value, metric):
 @pytest.mark.parametrize("value", NO_SIZES, ids=str)
 def test_what_are_no_sizes_is_refused(value):
     refused(lambda: water_fill(value, 10), "sizes: ")
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e3, 1e7, 1e30])
+def test_the_unit_of_the_features_does_not_matter(scale):
+    for score in (logme, h_score, hidden_state_variability):
+        assert score(X * scale, y) == pytest.approx(score(X, y), rel=1e-4)
+    assert logme(X * scale, y, intercept=False) == pytest.approx(logme(X, y, intercept=False), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e11])
+def test_a_constant_feature_says_nothing_whatever_its_value(value):
+    beside = np.c_[X, np.full(60, value)]
+    for score in (logme, h_score, hidden_state_variability):
+        assert score(beside, y) == pytest.approx(score(X, y), rel=1e-6)
+    constant = np.full((60, 6), value)
+    assert h_score(constant, y) == 0.0 and hidden_state_variability(constant, y) == float("inf")
+    with pytest.raises(ValueError, match="X: every feature is constant"):
+        logme(constant, y)
+
+
+def test_where_the_origin_is_does_not_matter():
+    assert hidden_state_variability(X + 1e6, y) == pytest.approx(hidden_state_variability(X, y), rel=1e-6)

@@ -1,9 +1,11 @@
 """Fine-tuning loses nothing and says what went wrong: keys, values that are not finite, damage, kills and threads."""
 
 import dataclasses
+import importlib
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -29,7 +31,7 @@ from tsns_lib import load_encoder, load_source
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import SEAL, seal
 from tsns_lib.extraction import extract, texts_of
-from tsns_lib.store import Store, StoreError
+from tsns_lib.store import Store, StoreError, code_digest
 from tsns_lib.transferability.reinitialization import reinitialize, scramble
 
 ROOT = Path(__file__).parents[2]
@@ -616,3 +618,43 @@ def test_predicting_beside_fisher_information_changes_neither(encoder, whole, tm
             pool.submit(logits, dataclasses.replace(tuned, store=Store(tmp_path / "two"))),
         ]
         assert all(np.array_equal(a, b.result()) for a, b in zip(expected, found, strict=True))
+
+
+def test_the_environment_does_not_change_the_precision(encoder, tmp_path, monkeypatch):
+    plain = fine_tune(OWN, encoder, RECIPE, store=tmp_path / "plain", **QUIET)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert fine_tune(OWN, encoder, RECIPE, store=tmp_path / "other", **QUIET).losses.tolist() == plain.losses.tolist()
+
+
+def test_training_leaves_the_callers_random_numbers_alone(encoder, tmp_path):
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = random.random(), np.random.random(), float(torch.rand(1))
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    fine_tune(OWN, encoder, RECIPE, store=tmp_path, **QUIET)
+    assert (random.random(), np.random.random(), float(torch.rand(1))) == expected
+
+
+def test_other_code_of_a_prepare_function_is_another_encoder(encoder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    digests = []
+    for factor in (2, 3):
+        (tmp_path / "own_prepare.py").write_text(
+            f"import torch\ndef scale(model):\n    with torch.no_grad():\n"
+            f"        [p.mul_({factor}) for p in model.parameters()]\n    return model\n"
+        )
+        sys.modules.pop("own_prepare", None)
+        importlib.invalidate_caches()
+        code_digest.cache_clear()
+        module = importlib.import_module("own_prepare")
+        digests.append(prepared_encoder(encoder, partial(module.scale), store=tmp_path / "store").digest)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    assert digests[0] != digests[1]
+
+
+def test_another_encoders_folder_is_filled_again(encoder, tmp_path):
+    one, two = (partial(reinitialize, layers=[1], seed=seed) for seed in (1, 2))
+    first, second = (prepared_encoder(encoder, each, store=tmp_path) for each in (one, two))
+    digest = first.digest
+    shutil.rmtree(first.folder)
+    shutil.move(second.folder, first.folder)
+    assert prepared_encoder(encoder, one, store=tmp_path).digest == digest

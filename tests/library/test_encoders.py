@@ -455,3 +455,18 @@ def test_the_automatic_precision_is_what_the_processor_computes_in(able, dtype, 
 def test_where_torch_does_not_say_what_the_processor_can_the_automatic_precision_is_float32(monkeypatch):
     monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
     assert load_encoder(device="cpu", dtype="auto").dtype == "float32"
+
+
+def test_files_that_the_index_names_elsewhere_are_refused(tmp_path):
+    folder = tiny_folder("bert", tmp_path)
+    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "sub/model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="index.json: names files of other folders"):
+        load_encoder(folder)
+
+
+def test_a_tokenizer_of_a_version_is_part_of_the_digest(tmp_path):
+    folder = tiny_folder("bert", tmp_path)
+    before = load_encoder(folder).digest
+    shutil.copy(folder / "tokenizer.json", folder / "tokenizer.4.0.0.json")
+    assert load_encoder(folder).digest != before

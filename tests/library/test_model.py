@@ -205,3 +205,23 @@ def test_the_recipes_of_the_readme_run_and_beat_chance(tmp_path, monkeypatch, ca
     assert found["model"].score(found["target"]) > 0.65
     assert found["pipeline"].score(found["Z"], found["source"].labels_of(found["target"])) > 0.65
     assert len(found["selector"].get_support(indices=True)) == 300
+
+
+def test_a_source_does_not_count_twice(mr, encoder):
+    frame = pd.DataFrame({"text": ["good", "bad"] * 20, "label": ["p", "n"] * 20})
+    for sources in ([mr, mr], [load_source(frame), load_source(frame[::-1])]):
+        with pytest.raises(ValueError, match=r"sources: a name stands twice .*; load_source\(\.\.\., name="):
+            TransferModel().fit(sources, encoder, 20, **FEW)
+
+
+def test_a_class_of_one_row_is_refused_before_any_work(encoder, tmp_path):
+    frame = pd.DataFrame({"text": [f"row {n}" for n in range(40)], "label": ["a"] * 20 + ["b"] * 19 + ["c"]})
+    with pytest.raises(ValueError, match="C: cross-validation needs two rows of every class; give a number"):
+        TransferModel().fit(load_source(frame), encoder, 20, store=tmp_path, **FEW)
+    assert not any(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_saved(mr, encoder, tmp_path):
+    model = TransferModel().fit(mr, encoder, 20, budget=np.int64(90), fraction=np.float32(0.5), **FEW)
+    model.save(tmp_path)
+    assert TransferModel.load(tmp_path).settings_["budget"] == 90

@@ -143,3 +143,15 @@ def test_the_selector_says_how_many_it_used(data, tmp_path):
 def test_a_wrong_tolerance_is_named(data, tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         resampled_importance(*data, **wrong, store=tmp_path)
+
+
+def test_what_was_computed_before_changes_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed in range(6):
+        X = rng.normal(size=(80, 60)).astype(np.float32)
+        y = X[:, :12].sum(axis=1) + 2 * rng.normal(size=80) > 0
+        few = {"n_resamples": 8, "fraction": 0.7, "neurons": [10], "seed": seed, "n_jobs": 1}
+        alone = resampled_importance(X, y, n_trees=1000, tol=0.25, store=tmp_path / f"alone {seed}", **few)
+        resampled_importance(X, y, n_trees=500, tol=0.05, store=tmp_path / f"after {seed}", **few)  # other looks
+        after = resampled_importance(X, y, n_trees=1000, tol=0.25, store=tmp_path / f"after {seed}", **few)
+        assert np.array_equal(alone, after), seed

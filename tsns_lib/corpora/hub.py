@@ -1,6 +1,5 @@
 """A corpus of Table 1 from the Hugging Face hub: the named files of one commit, or copies of them in a folder."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from pyarrow import parquet
 
-from tsns_lib.corpora.readers import MALFORMED, Reading, Row, collect, raw_lines, row_of
+from tsns_lib.corpora.readers import MALFORMED, Reading, Row, collect, json_object, raw_lines, row_of
 from tsns_lib.corpora.registry import Corpus
 
 
@@ -42,12 +41,12 @@ def read_copies(corpus: Corpus, files: Sequence[Path]) -> Reading:
 
 
 def _rows_of(file: Path) -> Iterator[Mapping[str, Any]]:
+    if file.suffix == ".jsonl":
+        yield from (json_object(line, f"{file}, line {number}") for number, line in raw_lines(file) if line.strip())
+        return
     try:
-        if file.suffix == ".jsonl":
-            yield from (json.loads(line) for _, line in raw_lines(file))
-        else:
-            for batch in parquet.ParquetFile(file).iter_batches():
-                yield from batch.to_pylist()
+        for batch in parquet.ParquetFile(file).iter_batches():
+            yield from batch.to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are among these
         raise ValueError(f"{file}: not readable ({str(error).partition(chr(10))[0]})") from error
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
@@ -49,7 +50,7 @@ def numbered(labels: pd.Series, place: str) -> tuple[list[int], dict[str, int]]:
     if kind == "a truth value":
         return _in_order([str(bool(value)) for value in values])
     if kind == "text":
-        values = [value.strip() for value in values]
+        values = [plain(value) for value in values]
         names = [value for value in values if not _NUMBER.fullmatch(value)]
         if names and (len(names) == len(values) or not {name.lower().lstrip("+-") for name in names} <= _NO_NAMES):
             return _in_order(values)
@@ -78,13 +79,21 @@ def meant(classes: list[int], numbers: Mapping[str, int], meaning: Mapping[Any, 
     ['bad', None, 'good']
     """
     if not isinstance(meaning, Mapping):
-        raise ValueError(f"labels: must be a dict of what each label means, got {meaning!r:.60}")
+        raise ValueError(f"labels: must be a dict of what each label means, got {shown(meaning, 60)}")
     names = {number: name for name, number in numbers.items()} or {number: str(number) for number in classes}
-    said = {str(name).strip(): value for name, value in meaning.items()}
+    said = {plain(name): None if is_missing(value) else value for name, value in meaning.items()}
+    if len(said) < len(meaning):
+        raise ValueError(f"labels: names a class twice, got {shown(meaning, 60)}")
     if set(names.values()) - set(said):
         both = f"{listed(said)}, and there are {listed(names[number] for number in sorted(names))}"
         raise ValueError(f"{place}: labels= must name every class, with None for one to leave out: it names {both}")
     return [said[names[number]] for number in classes]
+
+
+def plain(name: Any) -> str:
+    """The name of a class as text: 1.0 is 1, and a letter with its accent is one character, however it was typed."""
+    whole = isinstance(name, float | np.floating) and float(name).is_integer()
+    return unicodedata.normalize("NFC", str(int(name) if whole else name)).strip()
 
 
 def listed(names: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 import csv
 import html
 import io
-import json
 import lzma
 import re
 import warnings
@@ -17,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from tsns_lib.corpora.labels import is_missing, meant, numbered
-from tsns_lib.corpora.readers import MAX_TEXT, PACKED, raw_lines, undouble
+from tsns_lib.corpora.readers import MAX_TEXT, PACKED, json_object, raw_lines, undouble
 
 Records = list[dict[Any, Any]]
 
@@ -197,20 +196,15 @@ def _pieces(path: Path) -> Iterator[str]:
 
 
 def _read_jsonl(path: Path, wanted: Iterable[str] = ()) -> Records:
-    def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return dict(zip(_named((key for key, _ in pairs), wanted), (value for _, value in pairs), strict=True))
-
     records = []
     # Split at newlines only: a text may hold Unicode line separators.
     for number, line in raw_lines(path):
         if line.strip():
+            row = json_object(line, f"{path}, line {number}")
             try:
-                row = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=record)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: not a JSON object ({error})") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: not a JSON object")
-            records.append(row)
+                records.append(dict(zip(_named(row, wanted), row.values(), strict=True)))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
     return records
 
 

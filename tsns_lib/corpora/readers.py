@@ -92,10 +92,10 @@ def undouble(field: str) -> str:
 
     Examples
     --------
-    >>> undouble('"Is ""slow"" good?"'), undouble('"To be'), undouble('said "no"')
-    ('Is "slow" good?', '"To be', 'said "no"')
+    >>> undouble('"Is ""slow"" good?"'), undouble('"To be'), undouble('said "no"'), undouble('""')
+    ('Is "slow" good?', '"To be', 'said "no"', '')
     """
-    wrapped = len(field) > 2 and field[0] == field[-1] == '"' and '""' in field[1:-1]
+    wrapped = field == '""' or (len(field) > 2 and field[0] == field[-1] == '"' and '""' in field[1:-1])
     return (field[1:-1] if wrapped else field).replace('""', '"')
 
 
@@ -172,13 +172,13 @@ def read_nli(path: Path) -> Reading:
         for number, line in enumerate(_lines(path), 1):
             if not line.strip():
                 continue
+            row = json_object(line, f"{path}, line {number}")
             try:
-                row = json.loads(line)
                 label = NLI_LABELS.get(row["gold_label"], MALFORMED)
                 text, text_pair, label = row_of(label, row["sentence1"], row["sentence2"])
                 if label == NO_TEXT:
                     raise ValueError(NO_TEXT)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not an SNLI/MNLI row ({error!r})") from error
             yield text, text_pair, label
 
@@ -222,6 +222,23 @@ def _fields(path: Path, header: str | None, columns: tuple[int, int, int], label
 
 def _lines(path: Path) -> Iterator[str]:
     yield from (line.removesuffix("\n").removesuffix("\r") for _, line in raw_lines(path))
+
+
+def json_object(line: str, place: str) -> dict[str, Any]:
+    """The object of a line of JSON; what is none, or has a key twice, is a ValueError that names the place."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+            raise ValueError(f"{twice[0]!r} stands twice")
+        return dict(pairs)
+
+    try:
+        row = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not a JSON object ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{place}: not a JSON object")
+    return row
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, str]]:

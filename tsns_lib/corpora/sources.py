@@ -89,6 +89,8 @@ class Source:
         Table 1 with other tasks; a warning says so. What does not fit is a ValueError, and classes that only this
         source has are a warning.
         """
+        if not isinstance(other, Source):
+            raise ValueError(f"labels: must be of what load_source gives, got {type(other).__name__}")
         ours, theirs = self._present(), other._present()
         numbers = {theirs[name]: ours[name] for name in theirs if name in ours}
         both = f"{self.name} has the classes {listed(ours)}, and {other.name} has {listed(theirs)}"
@@ -104,7 +106,7 @@ class Source:
         if rest := set(ours.values()) - set(numbers.values()):
             extra = listed(name for name in ours if ours[name] in rest)
             warnings.warn(f"labels: {both}; rows predicted as the class {extra} count as wrong", stacklevel=2)
-        return other.frame["label"].map(numbers).to_numpy(dtype=np.int64)
+        return np.array([numbers[label] for label in other.frame["label"].tolist()], dtype=np.int64)
 
     def _present(self) -> dict[str, int]:
         """The classes that occur in `frame`; a label that is none of them is a ValueError."""
@@ -296,7 +298,7 @@ def stratified_rows(labels: ArrayLike, limit: int, *, seed: int, name: str) -> N
         counts[np.argmax(shares - counts)] += 1
     while counts.sum() > limit:
         counts[np.argmax(counts)] -= 1
-    stream = np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))
+    stream = np.random.default_rng(np.random.SeedSequence([seed, *name.encode(errors="surrogatepass")]))
     chosen = [stream.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, counts, strict=True)]
     return np.sort(np.concatenate(chosen))
 
@@ -309,7 +311,10 @@ def _from_files(corpus: Corpus, split: str, folder: Path | None) -> Source:
     if place is None:
         raise FileNotFoundError(f"{corpus.name}: no {' or '.join(corpus.files[split])} in {folder}")
     copied = place == corpus.files[split][-1]
-    reading = read_copies(corpus, sorted((folder / place).iterdir())) if copied else corpus.read(folder / place)
+    files = sorted((folder / place).glob("*"))
+    if copied and not files:
+        raise FileNotFoundError(f"{folder / place}: must be a folder with the hub's files")
+    reading = read_copies(corpus, files) if copied else corpus.read(folder / place)
     _check_classes(reading, corpus, str(folder / place))
     return _from_reading(corpus.name, corpus, split, reading, {"kind": "files", "path": place})
 
@@ -356,8 +361,11 @@ def _pandas(given: Any, label: str) -> pd.DataFrame:
     if isinstance(given, pd.DataFrame):
         return given
     frame = given.to_pandas()
-    if names := getattr(dict(getattr(given, "features", None) or {}).get(label), "names", None):
-        frame[label] = [names[number] if number >= 0 else None for number in frame[label]]  # -1: no label
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"name_or_path: must have columns, got {type(given).__name__}")
+    for column, feature in dict(getattr(given, "features", None) or {}).items():
+        if column.strip().lower() == label.strip().lower() and (names := getattr(feature, "names", None)):
+            frame[column] = [names[number] if number >= 0 else None for number in frame[column]]  # -1: no label
     return frame
 
 

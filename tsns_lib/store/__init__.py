@@ -90,14 +90,22 @@ class Entry:
     def claim(self) -> None:
         """Make the folder, with its identity in it: whoever writes own files into it makes it an entry by this."""
         path = self.path / "identity.json"
-        text = json.dumps(self.identity, indent=2, sort_keys=True).encode() + b"\n"
         with _refusing(path):
+            if self.is_claimed():
+                return
             if path.exists():
-                if path.read_bytes() == text:
-                    return
                 log.warning("%s: is not what was written; it is written again", path)
             with atomic(path) as file:
-                file.write(text)
+                file.write(self._claim)
+
+    def is_claimed(self) -> bool:
+        """Whether the folder is there and says that it is this entry's."""
+        path = self.path / "identity.json"
+        return path.exists() and path.read_bytes() == self._claim
+
+    @property
+    def _claim(self) -> bytes:
+        return json.dumps(self.identity, indent=2, sort_keys=True).encode() + b"\n"
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -118,7 +126,7 @@ class Entry:
         sweep(self.path)
         with _refusing(target), atomic(target, self._publish, durable=False) as file:
             np.save(file, values, allow_pickle=False)
-            files.add_trailer(file)
+            files.add_trailer(file, target)
 
     def finish(self, n_shards: int, **facts: Any) -> None:
         """Write the manifest over the first `n_shards` shards; a later call with more shards extends it.
@@ -169,11 +177,14 @@ class Entry:
         root = self.path.parents[1]
         small = Store(root).entry("columns", identity)
         if not small.is_finished(len(shards)):
-            if not os.access(root, os.W_OK):
-                return self._gather(shards, None, chosen)
             for index in small.missing(len(shards)):
-                small.write(index, self._gather([shards[index]], None, chosen))
-            small.finish(len(shards))
+                part = self._gather([shards[index]], None, chosen)
+                with suppress(StoreError):  # where it cannot be written
+                    small.write(index, part)
+            with suppress(StoreError):
+                small.finish(len(shards))
+            if not small.is_finished(len(shards)):
+                return self._gather(shards, None, chosen)
         return small.read()
 
     def verify(self) -> list[str]:

@@ -86,10 +86,15 @@ def code_digest(package: str) -> str:
     return content_hash([json.dumps(names).encode()])
 
 
-def add_trailer(file: IO[bytes]) -> None:
-    """End a file with the sha256 of what was written to it, so that it vouches for itself."""
+def add_trailer(file: IO[bytes], target: Path) -> None:
+    """End a file with the sha256 of what was written to it and of where it belongs, so that it vouches for itself."""
     file.flush()
-    file.write(TRAILER % sha256_of(Path(file.name)).encode())
+    file.write(TRAILER % _own_sha256(sha256_of(Path(file.name)), target))
+
+
+def _own_sha256(sha256: str, path: Path) -> bytes:
+    """A file of the same bytes in another folder, or under another name, has another."""
+    return content_hash([f"{path.parent.name}/{path.name} {sha256}".encode()]).encode()
 
 
 def once(read: Callable[[Path], Result], path: Path) -> Result:
@@ -113,7 +118,7 @@ def digests(path: Path) -> tuple[str, bool]:
         body = os.fstat(file.fileno()).st_size - TRAILER_BYTES
         while chunk := file.read(max(0, min(CHUNK, body - file.tell()))):
             digest.update(chunk)
-        trailer, own = file.read(), TRAILER % digest.hexdigest().encode()
+        trailer, own = file.read(), TRAILER % _own_sha256(digest.hexdigest(), path)
     digest.update(trailer)
     return digest.hexdigest(), trailer == own
 

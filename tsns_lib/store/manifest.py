@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tsns_lib.store.files import StoreError, atomic, content_hash, digests, once
 
-FORMAT = 2  # of 1, where shards had no trailer and manifests no sha256, nothing is believed
+FORMAT = 3  # before it, shards and manifests did not say to which entry they belong: nothing of them is believed
 NO_MANIFEST = "no manifest, the entry is unfinished"
 
 
@@ -35,7 +35,7 @@ def promises(path: Path) -> tuple[dict[str, Shard], dict[str, Any]]:
     text = path.read_bytes()
     content = json.loads(text)
     try:
-        if content["format"] != FORMAT or text != _signed(content):
+        if content["format"] != FORMAT or text != _signed(content, path.parent.name):
             raise ValueError("its sha256 is another")
         shards = {line["file"]: Shard(**{**line, "shape": tuple(line["shape"])}) for line in content["shards"]}
         if list(shards) != [f"{index:05d}.npy" for index in range(len(content["shards"]))] or not shards:
@@ -65,13 +65,13 @@ def write_manifest(path: Path, shards: list[Shard], facts: dict[str, Any]) -> No
             raise StoreError(f"{path.parent / shard.file}: holds {difference}; delete the folder and run again")
     content = plain({"format": FORMAT, "shards": [vars(shard) for shard in shards], "facts": facts})
     with atomic(path) as file:
-        file.write(_signed(content))
+        file.write(_signed(content, path.parent.name))
 
 
-def _signed(content: dict[str, Any]) -> bytes:
-    """The bytes of a manifest, which end with the sha256 of what it says."""
+def _signed(content: dict[str, Any], key: str) -> bytes:
+    """The bytes of a manifest, which end with the sha256 of the entry's key and of what it says."""
     unsigned = {name: value for name, value in content.items() if name != "sha256"}
-    sha256 = content_hash([json.dumps(unsigned).encode()])
+    sha256 = content_hash([key.encode(), json.dumps(unsigned).encode()])
     return json.dumps(unsigned | {"sha256": sha256}, indent=1).encode() + b"\n"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.validation import features_and_classes, truth
+from tsns_lib.validation import centred, features_and_classes, truth
 
 MOST_ROUNDS = 100
 PRECISION = 1e-6  # relative change of α/β at which the fixed point is reached (our choice)
@@ -47,7 +47,7 @@ def logme(X: ArrayLike, y: ArrayLike, *, intercept: bool = True) -> float:
     intercept = truth("intercept", intercept)
     targets = (classes[:, None] == np.arange(classes.max() + 1)).astype(float)
     if intercept:
-        features, targets = features - features.mean(axis=0), targets - targets.mean(axis=0)
+        features, targets = centred(features), centred(targets)
     if not features.any():
         raise ValueError("X: every feature is constant, which says nothing beside an intercept")
     left, singular, _ = np.linalg.svd(features, full_matrices=False)
@@ -62,13 +62,14 @@ def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n: 
     """The greatest log evidence per row of n free rows, by MacKay's fixed point."""
     inside = (left.T @ target) ** 2  # the target's length along each direction of the features, squared
     outside = max(0.0, float(target @ target - inside.sum()))
+    tiny = TINY / float(eigenvalues.max())  # of squared weights, whose unit is that of 1 / eigenvalues
     alpha = beta = 1.0
     for _ in range(MOST_ROUNDS):
         ratio = alpha / beta
         effective = float((eigenvalues / (eigenvalues + ratio)).sum())
         weights = float((eigenvalues * inside / (eigenvalues + ratio) ** 2).sum())
         residual = float((inside * (ratio / (eigenvalues + ratio)) ** 2).sum()) + outside
-        alpha, beta = effective / (weights + TINY), (n - effective) / (residual + TINY)
+        alpha, beta = effective / (weights + tiny), (n - effective) / (residual + TINY)
         if abs(alpha / beta - ratio) <= PRECISION * ratio:
             break
     ratio = alpha / beta
@@ -85,7 +86,7 @@ def h_score(X: ArrayLike, y: ArrayLike) -> float:
     It cannot exceed the number of classes less one. With as many features as rows it reaches that for any labels.
     """
     features, classes = features_and_classes(X, y)
-    left, singular, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    left, singular, _ = np.linalg.svd(centred(features), full_matrices=False)
     kept = singular > singular.max() * max(features.shape) * np.finfo(float).eps
     members = (classes[:, None] == np.arange(classes.max() + 1)).astype(float)
     # With centred features U S Vᵀ it is the trace of Uᵀ P U, where P replaces every row by the mean of its class.

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsns_lib.validation import features_and_classes, numbers, whole_number
+from tsns_lib.validation import centred, features_and_classes, numbers, whole_number
 
 RANK = 1e-10  # relative singular value below which a direction between the class means does not count
 
@@ -38,6 +38,7 @@ def hidden_state_variability(X: ArrayLike, y: ArrayLike) -> float:
     0.0384...
     """
     features, classes = features_and_classes(X, y)
+    features = centred(features)
     members = [features[classes == label] for label in range(classes.max() + 1)]
     means = np.stack([rows.mean(axis=0) for rows in members])
     _, scale, directions = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)

@@ -16,7 +16,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from tsns_lib.encoders import SEAL, TOKENIZER_EXTRAS, TOKENIZER_FILES, Encoder, load_encoder, quiet_transformers, seal
-from tsns_lib.store import Store, StoreError
+from tsns_lib.store import Store, StoreError, code_digest
 from tsns_lib.store.manifest import plain
 
 if TYPE_CHECKING:
@@ -64,9 +64,11 @@ def stored_encoder(
     def kept() -> Encoder | None:
         if not (entry.path / SEAL).is_file():
             return None
-        entry.claim()  # an identity that was damaged is said and written again
         return load_encoder(entry.path, device=encoder.requested_device, dtype=encoder.dtype)
 
+    if (entry.path / SEAL).is_file() and not entry.is_claimed():
+        log.warning("%s: its identity is another; this encoder is made again", entry.path)
+        (entry.path / SEAL).unlink()
     with suppress(StoreError):
         if found := kept():
             return found
@@ -133,8 +135,8 @@ def temporary_store() -> Iterator[Store]:
 
 
 def drawn_by() -> dict[str, str]:
-    """Versions of what draws new weights, the order of rows and the dropout: another one may draw others."""
-    return {package: version(package).partition("+")[0] for package in ("torch", "transformers")}
+    """Versions of what draws new weights, orders rows and trains: another one may do it otherwise."""
+    return {package: version(package).partition("+")[0] for package in ("torch", "transformers", "accelerate")}
 
 
 def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
@@ -149,7 +151,7 @@ def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
         named = plain({"function": f"{module}.{path}", "args": prepare.args, "keywords": prepare.keywords})
     except (TypeError, ValueError) as error:
         raise ValueError(f"prepare: the arguments of {module}.{path} are not plain JSON: {error}") from None
-    return named | {"versions": drawn_by()}
+    return named | {"versions": drawn_by(), "code": code_digest(str(module))}
 
 
 def as_keyed(prepare: Callable[..., Any]) -> Callable[..., Any]:

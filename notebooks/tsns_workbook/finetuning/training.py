@@ -7,6 +7,8 @@ import gc
 import json
 import logging
 import math
+import os
+import random
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -126,6 +129,8 @@ def train(
     A ValueError says where a loss or a weight is not finite. The caller removes the folder `checkpoints` when the
     result is written, and after a ValueError. Training runs on the encoder's device: the CPU, or else the first GPU.
     """
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]  # these change the precision, also against `recipe`
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -148,7 +153,7 @@ def train(
         log_level="error",
     )
     checkpoint = _newest(checkpoints)
-    with bar(show=progress, desc="fine-tuning", unit="step") as shown, torch.random.fork_rng(), _few_objects(encoder):
+    with bar(show=progress, desc="fine-tuning", unit="step") as shown, _callers_streams(), _few_objects(encoder):
         trainer = SafeTrainer(
             model,
             arguments,
@@ -167,6 +172,16 @@ def train(
     steps = [line for line in trainer.state.log_history if "loss" in line]
     assert len(steps) == trainer.state.max_steps
     return [line["loss"] for line in steps], [line["seconds"] for line in steps]
+
+
+@contextmanager
+def _callers_streams() -> Iterator[None]:
+    """Give the caller's random numbers back, which the trainer seeds: torch's, numpy's and Python's."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
 
 
 @contextmanager
