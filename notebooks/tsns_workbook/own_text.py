@@ -133,7 +133,8 @@ def _unlabelled(file: Path, text: str | None, text_pair: str | None, unescape: b
     frame = frame.assign(label=0).reset_index(drop=True)
     origin = {"kind": "own", "rows_kept": len(frame), **facts}
     if 0 < rows < len(frame):
-        frame = frame.sample(rows, random_state=derive_seed(seed, "rows", file.name)).sort_index()
+        stream = np.random.default_rng(derive_seed(seed, "rows", file.name))
+        frame = frame.iloc[np.sort(stream.permutation(len(frame))[:rows])]
     return Source(file.name, "own", "train", frame.reset_index(drop=True), origin, ("unknown",))
 
 

@@ -388,7 +388,7 @@ def test_a_copy_of_the_hubs_files_is_a_folder_that_holds_some(tmp_path, is_file)
 
 
 def test_an_official_row_that_has_a_key_twice_is_refused(snli):
-    with pytest.raises(ValueError, match="line 2: not a JSON object .*'gold_label' stands twice"):
+    with pytest.raises(ValueError, match="line 2: not an SNLI/MNLI row .*'gold_label' stands twice"):
         snli(GOOD + MATCH.replace("{", '{"gold_label": "neutral", '))
 
 

@@ -184,7 +184,18 @@ def test_each_input_counts_by_itself(ran, data):
     assert receipt["inputs"]["code of tsns_lib"] == code_digest("tsns_lib")
     assert receipt["inputs"]["code of tsns_workbook"] == code_digest("tsns_workbook")
     names = set(receipt["inputs"])
-    versions = {f"version of {name}" for name in ("python", "torch", "transformers", "scikit-learn", "numba", "numpy")}
+    packages = [
+        "torch",
+        "transformers",
+        "tokenizers",
+        "accelerate",
+        "scikit-learn",
+        "scipy",
+        "numba",
+        "llvmlite",
+        "numpy",
+    ]
+    versions = {f"version of {name}" for name in ["python", *packages]}
     assert names == versions | {
         *("the notebook's cells", "code of tsns_lib", "code of tsns_workbook", "version of pandas"),
         *("parameter runs", "parameter sources", "parameter encoder", "encoder builtin:minilm"),

@@ -33,6 +33,8 @@ from tsns_lib.store import Store, sha256_of
         (["run", "--jobs", "0"], "--jobs 0: must be at least 1"),
         (["cache", "--clear", "../x"], "no kind '../x'"),
         (["cache", "--prune", "--keep", "much"], "--keep much: is not a size such as 500MB or 10GB"),
+        (["cache", "--prune", "--keep", ""], "--keep : is not a size such as 500MB or 10GB"),
+        (["cache", "--clear", ""], "no kind ''"),
         (["cache", "--keep", "1GB"], "--keep says how much --prune leaves"),
     ],
 )

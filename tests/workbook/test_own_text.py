@@ -55,6 +55,15 @@ def test_a_target_without_a_column_of_labels_is_predicted_only(stars, feelings):
     assert "other.csv has no labels: its rows are predicted" in " ".join(own_text.warnings_of(corpora, table))
 
 
+def test_rows_of_a_target_without_labels_are_drawn_at_random(tmp_path, stars):
+    write(tmp_path / "plain.csv", [f"text {row}" for row in range(100)], "review")
+    drawn = [
+        own_text.load(stars, str(tmp_path / "plain.csv"), rows=20, seed=seed, **STARS).target for seed in (0, 0, 1)
+    ]
+    first, again, other = ([int(text.split()[1]) for text in target.frame["text"]] for target in drawn)
+    assert first == again != other and first == sorted(first) and max(first) > 50
+
+
 def test_what_is_wrong_with_the_data_is_said(tmp_path):
     rows = ["a,x"] * 3 + ["a,y"] + [f"b &amp; {i},x" for i in range(36)] + [f"c {i},y" for i in range(3)]
     source = load_source(write(tmp_path / "a.csv", rows, "text,label"))
@@ -244,6 +253,12 @@ def test_from_two_files_to_a_page_and_predictions_on_new_text(tmp_path, monkeypa
     assert "predictions.csv: 2 of 2 rows predicted" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert table[["row", "predicted"]].to_numpy().tolist() == [[1, "pos"], [2, "neg"]]
+    for out, why in [("new.csv", "is the file that is read; name another"), ("no/x.csv", "no is no folder")]:
+        assert main(["predict", "reviews-report/model", "new.csv", "--out", out]) == 2
+        assert why in capsys.readouterr().err
+    (tmp_path / "new.jsonl").write_text('{"text": "so\\rso"}\n')
+    assert main(["predict", "reviews-report/model", "new.jsonl", "--out", "one.csv"]) == 0
+    assert len(pd.read_csv(tmp_path / "one.csv")) == 1
     assert main(["predict", "nowhere", "new.csv"]) == 2
     assert main(["predict", "reviews-report/model", "reviews.csv"]) == 2
     assert "found: review, stars; name yours with --text\n" in capsys.readouterr().err

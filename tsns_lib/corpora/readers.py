@@ -172,7 +172,7 @@ def read_nli(path: Path) -> Reading:
         for number, line in enumerate(_lines(path), 1):
             if not line.strip():
                 continue
-            row = json_object(line, f"{path}, line {number}")
+            row = json_object(line, f"{path}, line {number}", "an SNLI/MNLI row")
             try:
                 label = NLI_LABELS.get(row["gold_label"], MALFORMED)
                 text, text_pair, label = row_of(label, row["sentence1"], row["sentence2"])
@@ -224,20 +224,20 @@ def _lines(path: Path) -> Iterator[str]:
     yield from (line.removesuffix("\n").removesuffix("\r") for _, line in raw_lines(path))
 
 
-def json_object(line: str, place: str) -> dict[str, Any]:
-    """The object of a line of JSON; what is none, or has a key twice, is a ValueError that names the place."""
+def json_object(line: str, place: str, what: str = "a JSON object") -> dict[str, Any]:
+    """The object of a line of JSON; what is none, or has a key twice, is a ValueError: `place` is not `what`."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
-            raise ValueError(f"{twice[0]!r} stands twice")
+            raise ValueError(f"the column {twice[0]!r} stands twice")
         return dict(pairs)
 
     try:
         row = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: not a JSON object ({error})") from error
+        raise ValueError(f"{place}: not {what} ({error})") from error
     if not isinstance(row, dict):
-        raise ValueError(f"{place}: not a JSON object")
+        raise ValueError(f"{place}: not {what}")
     return row
 
 
