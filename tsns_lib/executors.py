@@ -214,7 +214,8 @@ def _on_cluster(
             try:
                 client.wait_for_workers(1, timeout=REACH_SECONDS)
                 [sent] = client.scatter([shared], hash=False)  # to all it would wait for ever for one that dies now
-            except (OSError, RuntimeError, KeyError):  # the scheduler is gone, every worker is, or one has just left
+            # the scheduler is gone, so that the client has closed itself, or every worker is, or one has just left
+            except (OSError, RuntimeError, KeyError, AttributeError):
                 continue
             submitted = {
                 client.submit(_on_worker, unit, function, sent, code, retries=RETRIES, pure=False): number

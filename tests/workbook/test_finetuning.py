@@ -328,7 +328,7 @@ def test_a_wrong_argument_is_named(tune, options, message):
         ({"learning_rate": -1.0}, "learning_rate: must be positive, got -1.0"),
         ({"learning_rate": "1e-4"}, "learning_rate: must be positive, got '1e-4'"),
         ({"clip": float("nan")}, "clip: must be positive, got nan"),
-        ({"dtype": "float16"}, "dtype: must be 'bfloat16' or 'float32', got 'float16'"),
+        ({"dtype": "float16"}, "dtype: must be 'float32', 'bfloat16' or 'auto', got 'float16'"),
     ],
 )
 def test_a_recipe_names_what_is_wrong(field, message):
