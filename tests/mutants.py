@@ -241,6 +241,20 @@ MUTANTS = [
         STORE + "test_a_fact_that_was_changed_is_not_believed",
     ),
     Mutant(
+        "a manifest without its entry's key",
+        LIB + "store/manifest.py",
+        "content_hash([key.encode(), json",
+        "content_hash([json",
+        "tests/faults/test_damage.py::test_sound_files_of_another_entry_or_place_are_not_believed",
+    ),
+    Mutant(
+        "a shard without its place",
+        LIB + "store/files.py",
+        'f"{path.parent.name}/{path.name} {sha256}"',
+        'f"{sha256}"',
+        "tests/faults/test_damage.py::test_sound_files_of_another_entry_or_place_are_not_believed",
+    ),
+    Mutant(
         "an encoder's checksums skipped",
         LIB + "encoders.py",
         'damaged = _other_file(folder, json.loads(path.read_text(encoding="utf-8")), weights=True)',
