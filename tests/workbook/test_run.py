@@ -29,7 +29,7 @@ def spawn(*words, **environment):
 
 
 def wait_for(path):
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < until, f"{path.name} did not appear"
         time.sleep(0.05)
@@ -296,10 +296,12 @@ from nbclient import NotebookClient
 from nbclient.client import DeadKernelError
 from tsns_workbook.run import execute_here
 
-async def poll(self):  # nbclient asks every second whether the kernel is alive, here every half millisecond
+ending = threading.Event()
+
+async def poll(self):  # nbclient asks every second whether the kernel is alive; here, in the end, without a rest
     try:
         while True:
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(0.0005 if ending.is_set() else 0.1)
             await self._async_check_alive()
     except DeadKernelError:
         self.task_poll_for_reply.cancel()
@@ -308,6 +310,7 @@ def interrupt():
     while not Path("started").exists():
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGINT)
+    ending.set()
 
 NotebookClient._async_poll_kernel_alive = poll
 signal.signal(signal.SIGINT, signal.default_int_handler)
