@@ -205,7 +205,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(encoder, tmp_path):
     assert process.wait() == -signal.SIGKILL
     written = {path.suffix for path in tmp_path.glob("finetuned/*/checkpoints/checkpoint-*/[!.]*")}
     assert written == {".safetensors", ".json"}
-    for state in tmp_path.glob("finetuned/*/checkpoints/checkpoint-*/trainer_state.json"):
+    for sealed in tmp_path.glob(f"finetuned/*/checkpoints/checkpoint-*/{training.SEAL}"):  # another was not finished
+        state = sealed.with_name("trainer_state.json")
         content = json.loads(state.read_text())
         content["log_history"][0]["loss"] = 99.0  # shows whether it is read
         state.write_text(json.dumps(content))
