@@ -283,7 +283,7 @@ def load_encoder(
     """
     if not isinstance(name, str | os.PathLike):
         raise ValueError(f"name: expected a name or a folder, got {name!r}")
-    dtype = one_of("dtype", dtype, (*DTYPES, "auto"))
+    one_of("dtype", dtype, (*DTYPES, "auto"))
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:<number>'")
     if not isinstance(revision, str | None):
@@ -296,15 +296,16 @@ def load_encoder(
     if not random_weights and not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(_conversion(name if commit else str(folder)))
     files = _contents(folder, weights=not random_weights)
-    dtype = dtype if dtype in DTYPES else own_dtype(device)
-    return Encoder(name, folder, config, files, dtype, commit, random_seed, device)
+    precision = own_dtype(device) if dtype == "auto" else dtype
+    return Encoder(name, folder, config, files, precision, commit, random_seed, device)
 
 
 def own_dtype(device: str = "auto") -> str:
     """The precision that "auto" means: bfloat16 on a GPU or processor that computes in it, else float32."""
     import torch
 
-    able = getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16", False)  # torch 2.10 and newer say
+    can = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.10 and newer say
+    able = can.get("amx_bf16") or can.get("avx512_bf16")
     if device != "cpu" and torch.cuda.is_available():
         able = torch.cuda.get_device_capability(None if device == "auto" else device)[0] >= 8  # from Ampere on
     return "bfloat16" if able else "float32"
@@ -334,8 +335,7 @@ def seal(folder: Path) -> None:
 
 
 def _check_seal(folder: Path) -> None:
-    path = folder / SEAL
-    if path.is_file():
+    if (path := folder / SEAL).is_file():
         try:
             damaged = _other_file(folder, json.loads(path.read_text(encoding="utf-8")), weights=True)
         except (ValueError, TypeError, AttributeError, OSError):

@@ -446,9 +446,11 @@ def test_a_batch_fits_the_memory_of_a_gpu(shape, gigabytes, tokens):
     assert large.tokens_within(int(gigabytes * 1e9)) == pytest.approx(tokens, rel=0.01)
 
 
-@pytest.mark.parametrize(("able", "dtype"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.parametrize(
+    ("able", "dtype"), [({"amx_bf16"}, "bfloat16"), ({"avx512_bf16"}, "bfloat16"), ({"avx512_vnni"}, "float32")]
+)
 def test_the_automatic_precision_is_what_the_processor_computes_in(able, dtype, monkeypatch):
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": able}, raising=False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: dict.fromkeys(able, True), raising=False)
     assert load_encoder(device="cpu", dtype="auto").dtype == dtype
 
 
