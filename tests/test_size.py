@@ -19,9 +19,8 @@ def n_lines(path):
 
 
 def test_the_library_is_thin():
-    assert (
-        sum(map(n_lines, LIBRARY)) <= 6620
-    )  # 6,000 for the method, the rest for one's own text and for refusing what is wrong
+    # 6,000 for the method, the rest for one's own text and for refusing what is wrong
+    assert sum(map(n_lines, LIBRARY)) <= 6700
     assert len(LIBRARY) <= 40
     assert len([path for path in LIBRARY if path.parent.name == "tsns_lib"]) <= 16
 

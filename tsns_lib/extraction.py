@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # Raised by one when the same texts and encoder would give other numbers than before.
 EXTRACTION_VERSION = {"float32": 1, "bfloat16": 2}
+COMPUTED_BY = ("tokenizers", "torch", "transformers")  # another version may give other bits
 SHARD_ROWS = 2_048
 STORED_AS = {"float32": np.float32, "bfloat16": np.float16}
 POOLINGS = ("cls", "mean", "content")
@@ -155,6 +157,7 @@ def stored_activations(
         "texts": texts_digest(texts, pairs),
         "shard_rows": SHARD_ROWS,
         "extraction_version": EXTRACTION_VERSION[encoder.dtype],
+        "versions": {package: metadata.version(package) for package in COMPUTED_BY},
     }
     entries = {each: Store(store).entry("activations", identity | {"pooling": each}) for each in together}
     entry, n_shards = entries[pooling], -(-len(texts) // SHARD_ROWS)

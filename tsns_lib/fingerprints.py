@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from tsns_lib.aggregation import select
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
 from tsns_lib.extraction import extract
-from tsns_lib.importance import Forest, Resamples
+from tsns_lib.importance import Forest, Resamples, check_resamples
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.store import Store
-from tsns_lib.validation import LARGEST, numbers, one_of, shown, whole_number
+from tsns_lib.validation import LARGEST, class_numbers, numbers, one_of, shown, whole_number
 
 METRICS = ("cosine", "jensen_shannon", "wasserstein")
 LABELS = ("true", "shuffled")
@@ -193,15 +194,18 @@ def fingerprint_frame(
     one_of("labels", labels, LABELS)
     runs, k = whole_number("runs", runs), check_n_neurons(k, encoder.n_neurons)
     compute: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
+    work: dict[str, list[tuple[np.ndarray, Forest]]] = {name: [] for name in names}
+    for source, run in product(sources, range(runs)):
+        y, own_seed = source.frame["label"].to_numpy(), run_seed(seed, run, source.name)
+        if labels == "shuffled":
+            y = np.random.default_rng(derive_seed(seed, source.name, "shuffled", run)).permutation(y)
+        forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, own_seed)
+        check_resamples(class_numbers(y, len(y)), forest)  # before any text is read
+        work[source.name].append((y, forest))
     rows = []
     for source in bar(sources, desc="sources", show=progress):
         X = extract(source, encoder, pooling=pooling, max_length=max_length, **compute)
-        for run in range(runs):
-            y = source.frame["label"].to_numpy()
-            if labels == "shuffled":
-                y = np.random.default_rng(derive_seed(seed, source.name, "shuffled", run)).permutation(y)
-            own_seed = run_seed(seed, run, source.name)
-            forest = Forest(n_resamples, fraction, n_trees, max_depth, engine, tol, own_seed)
+        for run, (y, forest) in enumerate(work[source.name]):
             grown = Resamples(X, y, forest, n_jobs=n_jobs, **compute).enough_for([k])[k]
             choice = select([grown.q], k, [1.0])
             shares = fingerprint(choice.neurons, encoder.n_layers, encoder.n_neurons)

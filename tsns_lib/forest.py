@@ -17,10 +17,14 @@ The idea. Importance needs only the splits of a forest, and a split needs only t
 """
 
 import functools
+import logging
 import os
+import pickletools
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +34,8 @@ from numba import config, njit, types
 from numba.extending import intrinsic, overload
 
 from tsns_lib.store import Entry, Store
+
+log = logging.getLogger(__name__)
 
 
 def prefetch(array: Any, index: Any) -> None:
@@ -67,7 +73,7 @@ def _can_be_kept() -> bool:
     numba unpickles what lies in that folder, so it must belong to this user alone.
     """
     with suppress(RuntimeError):  # numba's word for no folder that it may write
-        njit(cache=True)(prefetch)
+        _remove_cut_short(Path(str(njit(cache=True)(prefetch).stats.cache_path)))
         return True
     settings: Any = config
     folder, usual = Store().root / "numba", settings.CACHE_DIR
@@ -76,10 +82,25 @@ def _can_be_kept() -> bool:
         facts = folder.stat()
         if facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
             settings.CACHE_DIR = str(folder)
-            njit(cache=True)(prefetch)
+            _remove_cut_short(Path(str(njit(cache=True)(prefetch).stats.cache_path)))
             return True
     settings.CACHE_DIR = usual
     return False
+
+
+def _remove_cut_short(folder: Path) -> None:
+    """Delete files of machine code that a crash has cut short, on which numba would fail for ever.
+
+    They are pickles, an index two of them; here they are parsed only, which runs nothing.
+    """
+    for path in folder.glob("forest.*.nb[ic]"):
+        with suppress(OSError), path.open("rb") as file:  # another process may have removed it
+            try:
+                for _ in range(2 if path.suffix == ".nbi" else 1):
+                    deque(pickletools.genops(file), maxlen=0)
+            except ValueError:
+                log.warning("%s: is cut short; it is compiled again", path)
+                path.unlink()
 
 
 COMPILED: dict[str, Any] = {"cache": _can_be_kept(), "nogil": True}

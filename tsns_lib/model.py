@@ -27,7 +27,7 @@ from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction
 from tsns_lib.selectors import MultiTSNS
 from tsns_lib.store import Store, StoreError, atomic, content_hash
-from tsns_lib.transfer import parts_of, pool_of, tsns_choices
+from tsns_lib.transfer import check_learners, parts_of, pool_of, tsns_choices
 from tsns_lib.validation import path, positive, share, shown, whole_number
 
 FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
@@ -127,6 +127,7 @@ class TransferModel:
         multi = MultiTSNS(pairing=pairing, gamma=gamma, C=given_C or 0.01, verbose=progress, **measured, **compute)
         reading: dict[str, Any] = {"pooling": pooling, "max_length": int(max_length)}
         parts = parts_of(sources, budget, pairing, seed)
+        check_learners(parts, 1, seed, pairing, forest)
         if given_C is None:
             rows_of_rarest(np.concatenate([part.y for part in parts]))
         pool = pool_of(parts, lambda each: computable(extract(each, encoder, progress=progress, **reading, **where)))

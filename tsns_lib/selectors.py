@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,8 @@ from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_lib.store import Store
 from tsns_lib.validation import LARGEST, class_numbers, numbers, one_each, positive, share, whole_number
+
+Learner = tuple[tuple[Any, ...], tuple[Any, ...], int]  # the sources S1 that teach it, those that judge it, its seed
 
 
 class TSNSSelector(SelectorMixin, BaseEstimator):
@@ -298,21 +301,16 @@ class MultiTSNS(TSNSSelector):
         run = whole_number("random_state", self.random_state, 0, MOST_SEED)
         class_numbers(labels, len(labels))
         source_of_row = _sources(groups, len(labels))
-        sources = np.unique(source_of_row).tolist()
-        if len(sources) == 1:
-            self.pairs_ = [((sources[0],), ())]
+        learners = learners_of(labels, source_of_row, self.pairing, self._forest(run))
+        self.pairs_ = [(s1, s2) for s1, s2, _ in learners]
+        if len(learners) == 1:
             grown = [self._importance(activations, labels, run)]
             searches = [AlphaSearch(1.0, np.array([]), term_medians(grown[0].q))]
         else:
-            pairs = source_pairs(len(sources), self.pairing)
-            self.pairs_ = [(tuple(sources[m] for m in s1), tuple(sources[m] for m in s2)) for s1, s2 in pairs]
             if max(float(activations.max()), -float(activations.min())) > LARGEST:
                 raise ValueError(f"X: holds values beyond {LARGEST:g}, with which no classifier can be fitted")
-            seeds = [derive_seed(run, "+".join(map(str, s1))) for s1, _ in self.pairs_]
-            for (s1, _), seed in zip(self.pairs_, seeds, strict=True):  # before the first learner is taught
-                self._check_learner(s1, labels[np.isin(source_of_row, s1)], seed)
             grown, searches = [], []
-            for (s1, s2), seed in zip(self.pairs_, seeds, strict=True):
+            for s1, s2, seed in learners:
                 taught = np.isin(source_of_row, s1)
                 train = activations[taught], labels[taught]
                 grown.append(self._importance(*train, seed))
@@ -330,13 +328,25 @@ class MultiTSNS(TSNSSelector):
         self.n_trees_ = np.array([forests.n_trees for forests in grown])
         return self
 
-    def _check_learner(self, s1: tuple, labels: np.ndarray, seed: int) -> None:
-        forest = self._forest(seed)
+
+def learners_of(labels: np.ndarray, source_of_row: np.ndarray, pairing: str, forest: Forest) -> list[Learner]:
+    """What every learner is taught on and judged by, and its forests' seed; a single source has one, without judges.
+
+    A ValueError says whose resample would hold one class only; no activations are needed to know that.
+    """
+    sources, learners = np.unique(source_of_row).tolist(), []
+    for first, second in source_pairs(len(sources), pairing) if len(sources) > 1 else [((0,), ())]:
+        s1, s2 = (tuple(sources[member] for member in members) for members in (first, second))
+        seed = derive_seed(forest.seed, "+".join(map(str, s1))) if s2 else forest.seed
+        taught = labels[np.isin(source_of_row, s1)]
         try:
-            check_resamples(class_numbers(labels, len(labels)), forest)
+            check_resamples(class_numbers(taught, len(taught)), replace(forest, seed=seed))
         except ValueError as error:
             argument, _, said = str(error).partition(": ")
-            raise ValueError(f"{argument}: of the sources {', '.join(map(str, s1))} together: {said}") from None
+            together = f"of the sources {', '.join(map(str, s1))} together: " if s2 else ""
+            raise ValueError(f"{argument}: {together}{said}") from None
+        learners.append((s1, s2, seed))
+    return learners
 
 
 def _sources(groups: ArrayLike | None, n_rows: int) -> np.ndarray:

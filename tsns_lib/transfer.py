@@ -21,7 +21,7 @@ from tsns_lib.extraction import check_settings, extract, stored_activations, tex
 from tsns_lib.importance import Forest, Resamples, check_threads
 from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
-from tsns_lib.selectors import MultiTSNS
+from tsns_lib.selectors import MultiTSNS, learners_of
 from tsns_lib.store import Store
 from tsns_lib.validation import positive, share, whole_number
 
@@ -177,6 +177,7 @@ def transfer_grid(
     for union in unions:
         own = {source.name for source in union}
         parts = parts_of(union, budget, pairing, seed)
+        check_learners(parts, runs, seed, pairing, forest)
         others = [(target, parts[0].source.labels_of(target)) for target in tests if target.name not in own]
         if others:
             work.append((parts, others))
@@ -244,6 +245,22 @@ def parts_of(union: Sequence[Any], budget: int | None, pairing: str, seed: int) 
     return parts
 
 
+def check_learners(parts: Sequence[Part], runs: int, seed: int, pairing: str, forest: Forest) -> None:
+    """Raise a ValueError if a resample of any run would hold one class only: before any text is read."""
+    members = [part.source.name for part in parts]
+    y, source_of_row = np.concatenate([part.y for part in parts]), np.repeat(members, [len(part.y) for part in parts])
+    for run in range(runs):
+        try:
+            learners_of(y, source_of_row, pairing, replace(forest, seed=seed_of(members, run, seed)))
+        except ValueError as error:
+            raise ValueError(f"{union_name(members)}: {error}") from None
+
+
+def seed_of(members: Sequence[str], run: int, seed: int) -> int:
+    """The seed of one run: learners of several sources have seeds of their own, derived from it."""
+    return run_seed(seed, run, *members) if len(members) == 1 else run_seed(seed, run)
+
+
 def _check_once(role: str, names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"{role}: a name stands twice in {names}; load_source(..., name=...) gives another")
@@ -298,15 +315,16 @@ def tsns_choices(
     progress: bool,
 ) -> Iterator[Choice]:
     """The choice of each K in one run, by TSNS of a single source or by `multi` of several."""
-    if len(np.unique(pool.source_of_row)) == 1:
-        seeded = replace(forest, seed=run_seed(seed, run, pool.name))
+    own_seed = seed_of(pool.members, run, seed)
+    if len(pool.members) == 1:
+        seeded = replace(forest, seed=own_seed)
         resamples = Resamples(pool.X, pool.y, seeded, progress=progress, **compute)
         for k, grown in resamples.enough_for(neurons).items():
             choice = select([grown.q], k, [alpha])
             yield Choice("tsns", k, run, choice.neurons, choice.stability, grown.n_trees)
         return
     for k in neurons:
-        fitted = clone(multi).set_params(n_neurons=k, random_state=run_seed(seed, run))
+        fitted = clone(multi).set_params(n_neurons=k, random_state=own_seed)
         fitted.fit(pool.X, pool.y, groups=pool.source_of_row)
         chosen = fitted.selected_, fitted.stability_, int(fitted.n_trees_.max())
         yield Choice("multi_tsns", k, run, *chosen, fitted.alphas_, fitted.term_medians_)

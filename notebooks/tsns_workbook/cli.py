@@ -266,7 +266,10 @@ def _misnamed(store: Store, entries: list[Entry]) -> list[str]:
     """What to say of folders named like an entry whose identity.json gives another name: it was damaged."""
     known = {entry.path for entry in entries}
     identities = [path for path in store.root.glob(f"*/{64 * '[0-9a-f]'}/identity.json") if path.parent not in known]
-    return [f"{path}: does not belong to this folder; whoever needs the entry writes it again" for path in identities]
+    return [
+        f"{path}: does not belong to this folder; whoever needs the entry writes it again, --clear and --prune leave it"
+        for path in identities
+    ]
 
 
 def _faults(entry: Entry) -> list[str]:

@@ -4,7 +4,7 @@ import ast
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -252,12 +252,34 @@ def _check_parameters(parameters: Mapping[Any, Any], declared: Mapping[str, Any]
         kinds = declared[key]["inferred_type_name"].split(" or ")
         if set(kinds) <= _TYPES.keys() and not any(_is_a(kind, value) for kind in kinds):
             raise ProjectError(f"{where}: {key} of {name} must be {' or '.join(kinds)}, not {value!r:.80}")
+        own = _literal(declared[key]["default"])
+        for stray in _strays(value, own):
+            raise ProjectError(
+                f"{where}: {key} of {name} must be made as the notebook's own {own!r:.60}, not of {stray!r:.60}"
+            )
 
 
 def _is_a(kind: str, value: Any) -> bool:
     if isinstance(value, bool):  # which Python counts among the whole numbers
         return kind == "bool"
     return isinstance(value, _TYPES[kind])
+
+
+def _strays(value: Any, own: Any) -> Iterator[Any]:
+    """What stands in a list or mapping, at any depth, where the notebook's own value has nothing of its kind."""
+    for elements, models in zip(_elements(value), _elements(own), strict=False):
+        for element in elements if models else []:
+            alike = [model for model in models if _is_a(type(model).__name__, element)]
+            if not alike:
+                yield element
+            for model in alike[:1]:
+                yield from _strays(element, model)
+
+
+def _elements(value: Any) -> list[list[Any]]:
+    if isinstance(value, dict):
+        return [list(value), list(value.values())]
+    return [value] if isinstance(value, list) else []
 
 
 def _read_text(path: Path, where: str) -> str:

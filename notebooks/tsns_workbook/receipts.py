@@ -7,6 +7,7 @@ a notebook would run again.
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -74,6 +75,7 @@ def inputs(
         folder = job.root / "outputs" / str(job.values.get("profile", job.profile))
         others = (path for path in sorted(folder.glob("*.results.json")) if path.name != job.results.name)
         found |= {f"{path.name}": _results_digest(path) for path in others}
+    found |= _branches(job)
     known = receipt or {"inputs": {}, "seen": {}}
     places = _places(job) | (_all_data() if ALL_DATA in known["inputs"] else {})
     walked, looks = {} if walked is None else walked, {}
@@ -156,6 +158,23 @@ def _change(name: str, was: str | None, now: str | None) -> str:
 def _all_data() -> dict[str, Path]:
     data = os.environ.get("TSNS_DATA")
     return {ALL_DATA: Path(data).expanduser()} if data else {}
+
+
+def _branches(job: Job) -> dict[str, str]:
+    """The commit at which every branch or tag of a hub corpus stands; where the hub does not say, that is none."""
+    from huggingface_hub import HfApi
+
+    found = {}
+    for text in dict.fromkeys(_texts(job.values)):
+        name, _, revision = f"{job.values.get('prefix', '')}{text}".partition("@")
+        repositories = {f"hub:{each}": corpus.hub.repository for each, corpus in REGISTRY.items()}
+        if name in repositories and revision and not re.fullmatch("[0-9a-f]{40}", revision):
+            try:
+                commit = HfApi().dataset_info(repositories[name], revision=revision, timeout=10).sha
+            except Exception:  # its client may raise its own errors, httpx's, or timeouts
+                commit = None
+            found[f"version of {text}"] = commit or "unknown, the hub does not answer"
+    return found
 
 
 def _places(job: Job) -> dict[str, Path]:

@@ -63,7 +63,7 @@ FOREST = {
 RESAMPLED = {
     **FOREST,
     "n_resamples": [*COUNT, 10**9],
-    "fraction": [*SHARE, 0, "most"],
+    "fraction": [*SHARE, 0, "most", 1e-6],  # the last is a resample of one row
     "tol": [*NO_NUMBER[1:], 0, 1, -0.1],
     "store": PLACE,
     "scheduler": WHERE,

@@ -3,8 +3,10 @@
 import gzip
 import io
 import json
+import lzma
 import tarfile
 import time
+import zipfile
 
 import pandas as pd
 import pyarrow
@@ -305,6 +307,26 @@ def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_pat
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + zeros))
     with pytest.raises(ValueError, match=r"a\.tar\.gz: unpacks to more than 100 times its size"):
         readers.read_imdb(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "row"),
+    [
+        ("own.csv.gz", "text,label\n", "good,1\n"),
+        ("own.tsv.xz", "text\tlabel\n", "good\t1\n"),
+        ("own.jsonl.zip", "", '{"text": "good", "label": 1}\n'),
+    ],
+)
+def test_a_packed_table_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path, monkeypatch, name, header, row):
+    monkeypatch.setattr(readers, "MAX_MEMBER", 1_000_000)
+    path, content = tmp_path / name, (header + row * 500_000).encode()
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr(path.stem, content)
+    else:
+        path.write_bytes({".gz": gzip, ".xz": lzma}[path.suffix].compress(content))
+    with pytest.raises(ValueError, match=r"own\.\w+\.\w+, line \d+: unpacks to more than 100 times its size"):
+        load_source(path)
 
 
 def test_a_text_beyond_all_bounds_is_counted(tmp_path):

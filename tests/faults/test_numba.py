@@ -111,3 +111,14 @@ def test_compiled_functions_read_no_constant_of_another_file():
                 found[node.name] = (path.name, names & imported)
     assert len(found) == 14
     assert {(file, *sorted(names)) for file, names in found.values()} <= {("forest.py",), ("forest.py", "np")}
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_machine_code_that_was_cut_short_is_compiled_again(copy, ending, share):
+    whole = run(copy)
+    for path in (found := list(copy.rglob(f"forest.*.{ending}"))):
+        os.truncate(path, int(path.stat().st_size * share))
+    assert len(found) >= 2
+    done = run(copy, "import logging; logging.basicConfig(level=40)\n" + BIN)
+    assert done == whole == run(copy)

@@ -145,3 +145,21 @@ with entry.turn():
             holder.kill()
             waiting.result(30)
     assert entry.missing(2) == [1]
+
+
+def test_a_child_that_was_forked_meanwhile_keeps_no_lock(tmp_path):
+    """A worker that a caller forks while it computes may outlive it, and must not hold its turn."""
+    entry = Store(tmp_path).entry("importance", {"seed": 0})
+    read, write = os.pipe()
+    with entry.turn():
+        if not (child := os.fork()):
+            os.close(write)
+            os.read(read, 1)  # ends when the parent closes its end
+            os._exit(0)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(entry.remove).result(20)
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)  # it lives
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)

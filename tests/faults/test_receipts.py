@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from importlib.metadata import distribution
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
@@ -12,6 +13,7 @@ from tsns_workbook.cli import main
 from tsns_workbook.project import plan
 from tsns_workbook.receipts import examine, inputs, needed_entries, state, write_json, write_receipt
 
+from tsns_lib.corpora.registry import REGISTRY
 from tsns_lib.store import Store, code_digest
 
 DEFAULTS = "sources = []\nencoder = ''\nprefix = ''\nruns = 1"
@@ -114,6 +116,29 @@ def test_an_encoder_of_the_hub_is_the_snapshot_that_was_fetched(project, ran, mo
     (repository / "refs/main").write_text("bbb")
     is_out_of_date(job, "encoder someone/bert changed")
     assert state(other) == "up to date"
+
+
+def test_a_branch_of_a_hub_corpus_is_the_commit_at_which_it_stands(ran, monkeypatch):
+    commits = {"main": "aaa", "v1": "bbb"}
+
+    def answers(self, repository, *, revision, timeout):
+        assert repository == REGISTRY["sst"].hub.repository
+        if revision not in commits:
+            raise TimeoutError("no answer")
+        return SimpleNamespace(sha=commits[revision])
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", answers)
+    pinned = ran(f"sources: ['hub:sst@{'c' * 40}', 'hub:sst']\n")
+    branch, tag = (
+        ran("sources: ['hub:sst@main']\n", "02_branch"),
+        ran("sources: ['sst@v1']\nprefix: 'hub:'\n", "03_tag"),
+    )
+    commits["main"] = "ccc"
+    is_out_of_date(branch, "version of hub:sst@main: aaa -> ccc")
+    assert state(tag) == "up to date"
+    commits.clear()
+    is_out_of_date(tag, "version of sst@v1: bbb -> unknown, the hub does not answer")
+    assert state(pinned) == "up to date"
 
 
 def test_each_file_of_a_corpus_and_no_other(ran, data):

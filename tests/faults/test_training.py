@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_encoders import tiny_folder
 from tsns_workbook import cli, embeddings, layers, ranking
 from tsns_workbook.finetuning import grids, prepared, training
@@ -394,6 +395,19 @@ def test_a_damaged_checkpoint_is_not_read_and_the_one_before_is(encoder, cut_sho
     assert resumed(encoder, cut_short, whole) == 4
     unsealed = harm is os.unlink and name == training.SEAL  # as a kill leaves it
     assert [f"{cut_short}: is not as it was written" in line for line in warned()] == ([] if unsealed else [True])
+
+
+def test_a_checkpoint_of_another_training_is_not_read(encoder, cut_short, whole, warned, tmp_path):
+    """It has the same files, sizes and shapes, and its own seal: the key that it says it belongs to is another."""
+    other = tmp_path / "other/finetuned" / f"{0:064x}" / "checkpoints" / cut_short.name
+    shutil.copytree(cut_short, other)
+    facts = {"schedule": json.dumps({"last_epoch": 5}), "training": f"{0:064x}"}
+    save_file(load_file(cut_short / training.OPTIMIZER), other / training.OPTIMIZER, facts)
+    training.seal(other)
+    shutil.rmtree(cut_short)
+    shutil.copytree(other, cut_short)
+    assert resumed(encoder, cut_short, whole) == 4
+    assert [f"{cut_short}: is not as it was written" in line for line in warned()] == [True]
 
 
 def test_without_a_sound_checkpoint_training_starts_over(encoder, cut_short, whole):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,7 +194,7 @@ def test_a_source_brings_its_texts_and_pairs(tiny, tmp_path):
         extract(paired, tiny, text_pairs=PAIRS, **settings)
 
 
-def test_everything_that_matters_has_its_own_key(tiny, folders, tmp_path):
+def test_everything_that_matters_has_its_own_key(tiny, folders, tmp_path, monkeypatch):
     def count(texts=TEXTS, encoder=tiny, **settings):
         settings = {"max_length": 20} | settings
         extract(texts, encoder, store=Store(tmp_path), progress=False, **settings)
@@ -209,6 +210,10 @@ def test_everything_that_matters_has_its_own_key(tiny, folders, tmp_path):
     assert count(encoder=load_encoder(folders["bert"], random_weights=True)) == 8
     assert count(encoder=load_encoder(folders["bert"], random_weights=True, seed=1)) == 9
     assert count(list(TEXTS)) == 9
+    version = metadata.version
+    for number, package in enumerate(("torch", "transformers", "tokenizers"), 10):
+        monkeypatch.setattr(metadata, "version", lambda name, newer=package: "99.0" if name == newer else version(name))
+        assert count() == number
 
 
 def test_bfloat16_is_stored_as_float16(tiny, folders, tmp_path):

@@ -111,6 +111,40 @@ def test_a_parameter_has_the_type_that_its_notebook_declares(project, pair, mess
     assert str(raised.value).startswith(f"params/mini/01_typed.yaml: {message}")
 
 
+@pytest.mark.parametrize(
+    ("pair", "stray"),
+    [
+        *((f"neurons=[100, {value}]", value) for value in ("'a'", "1.5", "[1]")),
+        ("neurons=[100, true]", "True"),
+        ("rates=[high]", "'high'"),
+        ("rates=[null]", "None"),
+        ("targets={scitail: 1}", "1"),
+        ("targets={1: test}", "1"),
+        ("unions=[[qqp, 1]]", "1"),
+        ("unions=[qqp]", "'qqp'"),
+        ("budgets={100: [a]}", "'a'"),
+        ("budgets={100: 5}", "5"),
+    ],
+)
+def test_what_a_list_or_mapping_holds_is_like_what_the_notebooks_own_does(project, pair, stray):
+    own = """neurons: list = [1, 2]
+rates: list = [0.1]
+targets: dict = {"qqp": "dev"}
+unions: list = [["qqp"], ["mnli", "rte"]]
+budgets: dict = {200: [1]}
+"""
+    project.write("01_held", parameters=own, yaml="")
+    key = pair.partition("=")[0]
+    with pytest.raises(ProjectError) as raised:
+        plan(project.root, "mini", overrides=parse_overrides([pair]))
+    message = str(raised.value)
+    assert message.startswith(f"--param: {key} of 01_held must be made as the notebook's own ")
+    assert message.endswith(f", not of {stray}")
+    fitting = ["neurons=[]", "rates=[1, 0.5]", "targets={a: b}", "unions=[[a], [b, c]]", "budgets={}"]
+    (job,) = plan(project.root, "mini", overrides=parse_overrides(fitting))
+    assert job.parameters["rates"] == [1, 0.5]
+
+
 @pytest.mark.parametrize("pair", ["runs=3", "rate=1", "rate=1e-3", "fraction=0.5", "fraction=auto", "neurons=[1]"])
 def test_a_fitting_value_is_taken(project, pair):
     project.write("01_typed", parameters=TYPED, yaml="")

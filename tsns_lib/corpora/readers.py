@@ -8,6 +8,7 @@ left out. Whatever is skipped or repaired on the way is counted.
 import gzip
 import json
 import lzma
+import math
 import re
 import tarfile
 import zipfile
@@ -24,6 +25,7 @@ Row = tuple[str, str | None, int | str]  # text, text_pair, label; a str as labe
 
 MAX_TEXT = 16_000_000  # characters of a text and bytes of a line: no text is longer, a damaged file may be
 MAX_MEMBER = 100_000_000  # bytes of a file in an archive; the official ones have 2 MB at most
+BOMB = "unpacks to more than 100 times its size"
 MALFORMED = "malformed row"
 NO_TEXT = "missing text"
 NLI_LABELS: dict[str, int | str] = {"entailment": 1, "neutral": 0}
@@ -246,12 +248,15 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Lines end at newlines only: `str.splitlines` would also cut at the stray control characters inside the texts.
     """
+    packed = path.suffix.lower() in PACKED
     with PACKED.get(path.suffix.lower(), open)(path, "rb") as file:
-        number = 0
+        number, left = 0, _most_unpacked(path) if packed else math.inf
         while line := file.readline(MAX_TEXT + 1):
             number += 1
             if len(line) > MAX_TEXT:
                 raise ValueError(f"{path}, line {number}: longer than {MAX_TEXT:,} bytes")
+            if (left := left - len(line)) < 0:
+                raise ValueError(f"{path}, line {number}: {BOMB}")
             yield number, _decode(line, f"{path}, line {number}", "utf-8-sig" if number == 1 else "utf-8")
 
 
@@ -290,7 +295,7 @@ def _members(path: Path, pattern: str) -> tuple[list[tuple[re.Match[str], bytes]
         return read, unread
     try:
         with tarfile.open(path) as archive:
-            left = max(MAX_MEMBER, 100 * path.stat().st_size)  # text is packed to a third; a bomb to a thousandth
+            left = _most_unpacked(path)
             for member in archive:
                 place = PurePosixPath(member.name)
                 if match := wanted.search(member.name):
@@ -307,10 +312,14 @@ def _members(path: Path, pattern: str) -> tuple[list[tuple[re.Match[str], bytes]
             while left >= 0 and archive.fileobj is not None and (rest := archive.fileobj.read(1 << 20)):
                 left -= len(rest)
         if left < 0:
-            raise ValueError(f"{path}: unpacks to more than 100 times its size")
+            raise ValueError(f"{path}: {BOMB}")
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path}: not a whole tar archive ({error})") from error
     return read, unread
+
+
+def _most_unpacked(path: Path) -> int:
+    return max(MAX_MEMBER, 100 * path.stat().st_size)  # text is packed to a third; a bomb to a thousandth
 
 
 def _check_size(file: Path, size: int) -> None:

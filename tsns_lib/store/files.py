@@ -21,6 +21,7 @@ TRAILER = b"\nsha256 of all bytes before this line: %s\n"
 TRAILER_BYTES = len(TRAILER % bytes(64))
 CHUNK = 1 << 18  # bytes read at a time: two of them are in memory, which a partial read promises to be little
 JUST_NOW_NS = 20_000_000  # a file that changes twice within a tick of the clock (10 ms) may keep its time
+_HELD: set[int] = set()  # open files whose lock this process holds
 
 Result = TypeVar("Result")
 
@@ -127,6 +128,7 @@ def digests(path: Path) -> tuple[str, bool]:
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a file, or of a folder where these have one (on NFS they have none): whoever else asks waits."""
     number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    _HELD.add(number)
     try:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -135,7 +137,18 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
                 raise
         yield
     finally:
-        os.close(number)
+        if number in _HELD:  # a child that was forked meanwhile has closed its copy
+            _HELD.remove(number)
+            os.close(number)
+
+
+def _let_go() -> None:
+    """Close a forked child's copies of locks, with which it would hold them for longer than its parent."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def sweep(folder: Path) -> None:

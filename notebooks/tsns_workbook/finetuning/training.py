@@ -54,7 +54,8 @@ class SafeTrainer(Trainer):
             for parameter, values in self.optimizer.state_dict()["state"].items()
             for name, tensor in values.items()
         }
-        save_file(moments, folder / OPTIMIZER, {"schedule": json.dumps(self.lr_scheduler.state_dict())})
+        facts = {"schedule": json.dumps(self.lr_scheduler.state_dict()), "training": _training(folder)}
+        save_file(moments, folder / OPTIMIZER, facts)
         save_file(self.model.state_dict(), folder / MODEL)
 
 
@@ -226,14 +227,22 @@ def _newest(folder: Path) -> Path | None:
     return None
 
 
+def _training(checkpoint: Path) -> str:
+    """The key of the training that a checkpoint belongs to, which names the folder of its entry."""
+    return checkpoint.parents[1].name
+
+
 def _is_sound(checkpoint: Path) -> bool:
-    """Whether the files are those that were sealed, no other lies beside them, and they are of one step."""
+    """Whether the files are those that were sealed, no others, and of one step of the training that they lie with."""
     try:
         digests = json.loads((checkpoint / SEAL).read_bytes())
         if digests != {path.name: sha256_of(path) for path in checkpoint.iterdir() if path.name != SEAL}:
             return False
         state = json.loads((checkpoint / STATE).read_bytes())
         n_losses = sum("loss" in line for line in state["log_history"])
+        with safe_open(checkpoint / OPTIMIZER, "pt") as file:
+            if file.metadata()["training"] != _training(checkpoint):
+                return False
         return {MODEL, OPTIMIZER, STATE} == set(digests) and state["global_step"] == n_losses
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return False
