@@ -45,6 +45,41 @@ RECIPE = ("epochs", "learning_rate", "batch_size", "max_length", "clip", "dtype"
 WAITS = "tests/faults/test_races.py::test_who_comes_second_waits_and_reads"
 MUTANTS = [
     Mutant(
+        "a forked child keeps the lock",
+        LIB + "store/files.py",
+        "os.register_at_fork(after_in_child=_let_go)",
+        "",
+        "tests/faults/test_races.py::test_a_child_that_was_forked_meanwhile_keeps_no_lock",
+    ),
+    Mutant(
+        "activations' key without versions",
+        LIB + "extraction.py",
+        """        "versions": {package: metadata.version(package) for package in COMPUTED_BY},""",
+        "",
+        EXTRACTION + "test_everything_that_matters_has_its_own_key",
+    ),
+    Mutant(
+        "a checkpoint of another training is read",
+        FIT + "training.py",
+        """if file.metadata()["training"] != _training(checkpoint):""",
+        "if False:",
+        TRAINING + "test_a_checkpoint_of_another_training_is_not_read",
+    ),
+    Mutant(
+        "resamples are checked after the texts are read",
+        LIB + "transfer.py",
+        "        check_learners(parts, runs, seed, pairing, forest)",
+        "",
+        "tests/faults/test_arguments.py::test_a_wrong_argument_is_named_before_any_work[transfer_grid-fraction-8]",
+    ),
+    Mutant(
+        "a branch of the hub is not in the receipt",
+        BOOK + "receipts.py",
+        "    found |= _branches(job)",
+        "",
+        RECEIPTS + "test_a_branch_of_a_hub_corpus_is_the_commit_at_which_it_stands",
+    ),
+    Mutant(
         "who comes second does not wait",
         LIB + "store/__init__.py",
         "        with files.locked(self.path):\n            yield",

