@@ -106,6 +106,9 @@ def more_rows(tables: Tables) -> Answer:
     """Accuracy with the largest budget of rows minus that with the smallest; over the combinations of sources."""
     cells = tables["07 budgets"]
     cells = cells[(cells["k"] == K) & cells["source"].str.contains("+", regex=False)]
+    cells = cells[cells["method"].isin(["selected", "random"])]  # the ladder's rungs are of one budget alone
     by_budget = cells.pivot_table(index=["method", "source"], columns="budget", values="accuracy").dropna(axis=1)
+    if by_budget.shape[1] < 2:
+        raise KeyError("no second budget")
     gains = by_budget.iloc[:, -1] - by_budget.iloc[:, 0]
     return Answer(gains["selected"], gains.get("random"))
