@@ -36,7 +36,7 @@ SMALL = {
         "fraction": 0.7,
     },
     **{"max_length": 32, "forest_length": 32, "fingerprint_length": 32, "draws": 2, "n_boot": 20},
-    **{"rows": 80, "n_rows": 60, "test_rows": 60, "fisher_rows": 16, "sizes": [32, 64], "epochs": 1},
+    **{"rows": 80, "n_rows": 160, "test_rows": 60, "fisher_rows": 16, "sizes": [32, 64], "epochs": 1},  # 20 steps of 8
 }
 NARROW = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "initializer_range": 0.1}
 CLASSES = {"snli": ("neutral", "entailment"), "mnli": ("neutral", "entailment"), "scitail": ("neutral", "entails")}
