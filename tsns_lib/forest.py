@@ -72,10 +72,12 @@ def _can_be_kept() -> bool:
 
     numba unpickles what lies in that folder, so it must belong to this user alone.
     """
+    settings: Any = config
+    if settings.DISABLE_JIT:  # nothing is compiled
+        return False
     with suppress(RuntimeError):  # numba's word for no folder that it may write
         _remove_cut_short(Path(str(njit(cache=True)(prefetch).stats.cache_path)))
         return True
-    settings: Any = config
     folder, usual = Store().root / "numba", settings.CACHE_DIR
     with suppress(RuntimeError, OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

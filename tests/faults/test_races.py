@@ -151,11 +151,14 @@ def test_a_child_that_was_forked_meanwhile_keeps_no_lock(tmp_path):
     """A worker that a caller forks while it computes may outlive it, and must not hold its turn."""
     entry = Store(tmp_path).entry("importance", {"seed": 0})
     read, write = os.pipe()
+    ready, said = os.pipe()
     with entry.turn():
         if not (child := os.fork()):
             os.close(write)
+            os.write(said, b".")
             os.read(read, 1)  # ends when the parent closes its end
             os._exit(0)
+        os.read(ready, 1)  # until the child has begun
     try:
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(entry.remove).result(20)
