@@ -77,6 +77,7 @@ reference: run ## copy the results of make run to outputs/reference, where they 
 	rm -f outputs/reference/*.ipynb outputs/reference/*.results.json
 	@for file in params/mini/*.yaml; do name=$$(basename "$$file" .yaml); \
 	  cp "outputs/mini/$$name.ipynb" "outputs/mini/$$name.results.json" outputs/reference/ || exit 1; done
+	"$(BIN)/python" tests/processor.py > tests/processor.txt
 
 picture: install ## write what is shown of outputs/local: the README's results and figure, figures of the known sources
 	"$(BIN)/python" -m tsns_workbook.headline
