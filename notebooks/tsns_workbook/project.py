@@ -254,9 +254,8 @@ def _check_parameters(parameters: Mapping[Any, Any], declared: Mapping[str, Any]
             raise ProjectError(f"{where}: {key} of {name} must be {' or '.join(kinds)}, not {value!r:.80}")
         own = _literal(declared[key]["default"])
         for stray in _strays(value, own):
-            raise ProjectError(
-                f"{where}: {key} of {name} must be made as the notebook's own {own!r:.60}, not of {stray!r:.60}"
-            )
+            kind = f"is of another kind than what the notebook itself has, {own!r:.60}"
+            raise ProjectError(f"{where}: {key} of {name}: {stray!r:.60} {kind}")
 
 
 def _is_a(kind: str, value: Any) -> bool:

@@ -164,10 +164,9 @@ def _branches(job: Job) -> dict[str, str]:
     """The commit at which every branch or tag of a hub corpus stands; where the hub does not say, that is none."""
     from huggingface_hub import HfApi
 
-    found = {}
+    found, repositories = {}, {f"hub:{name}": corpus.hub.repository for name, corpus in REGISTRY.items()}
     for text in dict.fromkeys(_texts(job.values)):
         name, _, revision = f"{job.values.get('prefix', '')}{text}".partition("@")
-        repositories = {f"hub:{each}": corpus.hub.repository for each, corpus in REGISTRY.items()}
         if name in repositories and revision and not re.fullmatch("[0-9a-f]{40}", revision):
             try:
                 commit = HfApi().dataset_info(repositories[name], revision=revision, timeout=10).sha

@@ -1,4 +1,4 @@
-"""Drawing layers anew changes what it should, by as much as it should, and nothing else."""
+"""Re-initialising layers changes what it should, by as much as it should, and nothing else."""
 
 import numpy as np
 import pytest

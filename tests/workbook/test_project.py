@@ -138,8 +138,8 @@ budgets: dict = {200: [1]}
     with pytest.raises(ProjectError) as raised:
         plan(project.root, "mini", overrides=parse_overrides([pair]))
     message = str(raised.value)
-    assert message.startswith(f"--param: {key} of 01_held must be made as the notebook's own ")
-    assert message.endswith(f", not of {stray}")
+    said = f"--param: {key} of 01_held: {stray} is of another kind than what the notebook itself has, "
+    assert message.startswith(said)
     fitting = ["neurons=[]", "rates=[1, 0.5]", "targets={a: b}", "unions=[[a], [b, c]]", "budgets={}"]
     (job,) = plan(project.root, "mini", overrides=parse_overrides(fitting))
     assert job.parameters["rates"] == [1, 0.5]

@@ -188,7 +188,7 @@ class Entry:
         return small.read()
 
     def verify(self) -> list[str]:
-        """Read all shards and the manifest anew and name what is damaged; nothing is changed."""
+        """Read all shards and the manifest again and name what is damaged; nothing is changed."""
         files.remembered.cache_clear()
         paths = {self.path / name for name in self._listed()[0]} | set(self.path.glob("[0-9]*.npy"))
         faults = {self._manifest_path: manifest_fault(self._manifest_path)}
