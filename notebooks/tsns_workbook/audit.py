@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from tsns_workbook import paper
 from tsns_workbook.plots import BLUE, ORANGE, STYLE, finish
@@ -292,7 +293,7 @@ def audit_figure(stated: pd.DataFrame) -> Figure:
     """Draw the `statements`, a bar each: what share of the stated figures, marks or pairs follows from the cells."""
     rows = stated.iloc[::-1]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(9.2, 0.9 + 0.34 * len(rows)), layout="constrained")
+        figure, axes = plt.subplots(figsize=(9.2, 1.1 + 0.4 * len(rows)), layout="constrained")
         axes.barh(range(len(rows)), 100, color="#EEEEEE", height=0.62)
         share = 100 * rows["follow"] / rows["stated"]
         axes.barh(
@@ -300,9 +301,11 @@ def audit_figure(stated: pd.DataFrame) -> Figure:
         )
         for height, row in enumerate(rows.itertuples()):
             axes.text(101, height, f"{row.follow} of {row.stated}", va="center", fontsize=9)
-        axes.set_yticks(range(len(rows)), [textwrap.shorten(text, 78, placeholder="…") for text in rows["statement"]])
+        axes.set_yticks(range(len(rows)), [textwrap.fill(text, 62) for text in rows["statement"]])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 112), xlabel="follows from the printed cells (%)")
+        handles = [Patch(color=color, label=word) for word, color in ((HOLDS, BLUE), (DOES_NOT_HOLD, ORANGE))]
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False)
         axes.set_title("What the paper states of its own tables", loc="left")
     return finish(figure)
 

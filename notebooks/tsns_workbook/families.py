@@ -14,14 +14,15 @@ from tsns_workbook.paper import CLAIMS, FAMILIES, RULES
 
 ERRORLESS = ("count", "arithmetic", "external", "untested")  # rules whose figure is counted, or that are never tested
 ERROR = 0.05
-Z = 1.96  # half the width of a 95 % interval, in standard errors
+Z = 1.96  # from the estimate to an end of its 95 % interval, in standard errors
 
 
 def adjusted_p(claims: Sequence[Mapping[str, Any]]) -> list[float | None]:
     """Holm's p value of each judged claim, two-sided, within its family; None for what is counted or not testable.
 
-    A row's own `p` is used where it has one, else the normal approximation of its interval. Claims of the family that
-    are not among the rows count as if they had p = 1, so that a notebook which judges a part is not better off.
+    A row's own `p` is used where it has one, else the normal approximation of that part of its interval which lies on
+    the side of the threshold: it is below 5 % where the interval does not reach the threshold. Claims of the family
+    that are not among the rows count as if they had p = 1.
 
     Examples
     --------
@@ -36,21 +37,43 @@ def adjusted_p(claims: Sequence[Mapping[str, Any]]) -> list[float | None]:
     for family in dict.fromkeys(row["family"] for row in claims):
         rows = [i for i, row in enumerate(claims) if row["family"] == family and row["rule"] not in ERRORLESS]
         known = {i: _p(claims[i], thresholds[claims[i]["id"]]) for i in rows if claims[i]["ours"] is not None}
-        left, least = sizes[family] - (len(rows) - len(known)), 0.0
-        for i in sorted(known, key=known.__getitem__):
-            least = max(least, min(1.0, left * known[i]))
-            adjusted[i], left = least, left - 1
+        shared = holm(list(known.values()), sizes[family] - (len(rows) - len(known)))
+        for i, p in zip(known, shared, strict=True):
+            adjusted[i] = p
+    return adjusted
+
+
+def holm(p: Sequence[float], n_tests: int | None = None) -> list[float]:
+    """Holm's adjusted p values of n tests (default: of these); those that are not given count as if they had p = 1.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04]), holm([0.01], 3)
+    ([0.02, 0.04], [0.03])
+    """
+    adjusted, left, least = [0.0] * len(p), n_tests or len(p), 0.0
+    for i in sorted(range(len(p)), key=p.__getitem__):
+        adjusted[i] = least = max(least, min(1.0, left * p[i]))
+        left -= 1
     return adjusted
 
 
 def _p(row: Mapping[str, Any], threshold: float) -> float:
     if row["p"] is not None:
         return row["p"]
-    low, high = row["interval"]
-    away = abs(row["ours"] - threshold)
+    ours, (low, high) = row["ours"], row["interval"]
     if low == high:
-        return float(away == 0)
-    return 2 * (1 - NormalDist().cdf(2 * Z * away / (high - low)))
+        return float(ours == threshold)
+    towards = ours - low if ours > threshold else high - ours
+    # a bootstrap's interval can lie beside its estimate
+    width = towards if towards > 0 else (high - low) / 2
+    return 2 * (1 - NormalDist().cdf(Z * abs(ours - threshold) / width))
+
+
+def is_whole(family: str, claims: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all claims of a family that can be tested are among these rows."""
+    ids = {row["id"] for row in claims}
+    return all(c.id in ids for c in CLAIMS if c.family == family and c.rule not in ERRORLESS)
 
 
 def declaration() -> str:

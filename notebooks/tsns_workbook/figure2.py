@@ -223,10 +223,16 @@ def claims_by_K(frames: Mapping[int, pd.DataFrame], *, seed: int = 0) -> pd.Data
     return pd.Series(cells).unstack(sort=False)
 
 
-def figure2_answer(claims: list[dict[str, Any]], shares: pd.DataFrame) -> str:
-    """Say from the judged claims and a `share_table` what is left of Figure 2, and where the largest share lies."""
+def figure2_answer(claims: list[dict[str, Any]], shares: pd.DataFrame, shuffled: pd.DataFrame) -> str:
+    """Say from the judged claims and a `share_table` what is left of Figure 2, and where the largest share lies.
+
+    `shuffled` is the `fingerprint_frame` of some sources with shuffled labels: what these choose there is said, too.
+    """
     most = shares.loc[shares["share"].idxmax()]
     peak = f"{most['share']:.0f} % of the neurons of {short_name(most['source'])} in layer {most['layer']}"
+    chance = mean_fingerprints(shuffled).get(most["source"])
+    if chance is not None:
+        peak += f"; with its labels shuffled that layer has {100 * chance[0, most['layer'] - 1]:.0f} %"
     return f"{answer(claims, STATEMENTS)} The largest share of one layer is {peak}."
 
 
@@ -278,7 +284,7 @@ def null_panels(
             for look, (kind, table) in zip(NULL_LOOKS, null_shares.items(), strict=False):
                 null = table[table["source"] == source]
                 axes.plot(null["layer"], null["share"], label=kind, markersize=4, linewidth=1.4, **look)
-            axes.set_title(short_name(source))
+            axes.set_title(short_name(marked(source, encoder)))
             axes.set_xlabel("layer")
             axes.set_xticks(sorted({1, *range(4, encoder.n_layers, 4), encoder.n_layers}))
         panels[0][0].set_ylabel("share of the neurons (%)")
@@ -288,12 +294,17 @@ def null_panels(
 
 
 def similarity_dendrogram(
-    similarity: pd.DataFrame, *, generated: bool, title: str, tasks: Mapping[str, str] | None = None
+    similarity: pd.DataFrame,
+    *,
+    generated: bool,
+    title: str,
+    tasks: Mapping[str, str] | None = None,
+    encoder: Encoder | None = None,
 ) -> Figure:
     """Draw a `similarity_matrix`, its sources ordered and joined by average linkage of 1 - similarity.
 
     The diagonal is left out. Names have the colour of their task where `tasks` says it; with negative similarities the
-    colours of the cells diverge from 0.
+    colours of the cells diverge from 0. With an `encoder`, † marks a source that it was trained on.
     """
     if len(similarity) < 2:
         raise ValueError(f"similarity: needs at least two sources to join, got {len(similarity)}")
@@ -318,7 +329,7 @@ def similarity_dendrogram(
             look |= {"cmap": "RdBu", "center": 0}
         sns.heatmap(ordered, ax=right, annot=True, fmt=".2f", mask=own, cbar_kws={"label": "similarity"}, **look)
         readable_digits(right)
-        names = [short_name(name) for name in ordered.index]
+        names = [short_name(marked(str(name), encoder)) for name in ordered.index]
         right.set_yticklabels(names, rotation=0)
         right.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor")
         right.tick_params(length=0)

@@ -89,8 +89,14 @@ def _limits(results: Sequence[Result], encoder: str) -> str:
     sources = pd.concat(tables).assign(name=lambda table: table["source"].str.replace(" †", ""))
     training = sources[sources["split"] == "train"].dropna(subset=["paper"])
     training = training.sort_values("rows").drop_duplicates("name", keep="last")  # Table 5 cuts small sources
-    slices = training[training["rows"] < 0.9 * training["paper"]]
-    shares = ", ".join(f"{short_name(row.name)} {100 * row.rows / row.paper:.1f} %" for row in slices.itertuples())
+    targets = sources[sources["split"] != "train"].dropna(subset=["paper"]).drop_duplicates("name")
+    of_training, of_targets = (
+        ", ".join(
+            f"{short_name(row.name)} {100 * row.rows / row.paper:.1f} %"
+            for row in rows[rows["rows"] < 0.9 * rows["paper"]].itertuples()
+        )
+        for rows in (training, targets)
+    )
     shapes = [row["value"] for result in results for row in result.tables.get("encoder", []) if "value" in row]
     shape = next(value for value in shapes if "×" in str(value))
     total = int(shape.split("=")[1].replace(",", ""))
@@ -103,7 +109,9 @@ def _limits(results: Sequence[Result], encoder: str) -> str:
             f"- **K = 500** is {100 * 500 / total:.0f} % of its neurons, and 2 % of BERT-large's.",
             f"- **It has seen** {', '.join(known.get('seen', [])) or 'none of the corpora'} in training: sources and "
             "targets of Tables 3 and 5 (marked † in the notebooks).",
-            f"- **Slices**: of the paper's training rows there are {shares}; the other corpora are whole.",
+            f"- **Slices**: of the paper's training rows there are {of_training}, of its targets' rows {of_targets}; "
+            "the other corpora are whole. Table 5 cuts small sources to the share of the rows that they have in the "
+            "paper.",
             "- Intervals resample source rows, target rows and runs; corpora are fixed.",
         ]
     )

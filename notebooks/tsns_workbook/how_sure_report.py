@@ -10,7 +10,9 @@ from tsns_lib.fingerprints import uniform_band
 from tsns_workbook.how_sure import CROSSED, INTACT, PERMUTED, RANKS, SHARES, TARGET_ROWS
 from tsns_workbook.ladder_report import POOLING_NAMES
 from tsns_workbook.plots import BLUE, FAINT, GREEN, INK, LOOKS, ORANGE, STYLE, finish
-from tsns_workbook.report import METHOD_LABELS, caption
+from tsns_workbook.report import METHOD_LABELS, caption, short_name
+
+LINES = ("-", "--", ":", "-.")  # of the pairs
 
 CALIBRATED = "crossed, calibrated"
 WANTED = (0.92, 0.97)  # share of the studies whose interval, of nominal 95 %, holds the truth
@@ -191,15 +193,16 @@ def draw_C(accuracies: pd.DataFrame, *, generated: bool) -> Figure:
     with plt.rc_context(STYLE | {"axes.titlelocation": "left"}):
         figure, panels = _panels(accuracies, caption("Accuracy by C", generated))
         for panel, (_, found) in zip(panels, accuracies.groupby("pooling", sort=False), strict=True):
-            for (method, _, _), pair in found.groupby(["method", "source", "target"], sort=False):
+            pairs = list(found.groupby(["source", "target"], sort=False).groups)
+            for (method, *ends), pair in found.groupby(["method", "source", "target"], sort=False):
                 look = LOOKS[str(method)] | {"marker": "", "linewidth": 1.4}
-                shown = {line.get_label() for line in panel.lines}
-                name = METHOD_LABELS[str(method)]
-                panel.plot(pair["C"], pair["accuracy"], label=None if name in shown else name, **look)
+                look["linestyle"] = LINES[pairs.index(tuple(ends)) % len(LINES)]
+                name = f"{METHOD_LABELS[str(method)]}, {' → '.join(map(short_name, ends))}"
+                panel.plot(pair["C"], pair["accuracy"], label=name, **look)
                 best = pair[pair["chosen"]]
                 panel.plot(best["C"], best["accuracy"], "*", color=look["color"], markersize=11)
             panel.set(xlabel="C (star: chosen by cross-validation on the source)", xscale="log")
-        panels[0].legend(frameon=False)
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return finish(figure)
 
 
@@ -248,7 +251,7 @@ def draw_chance(chance: pd.DataFrame, *, generated: bool) -> Figure:
                 look = {"color": color, "marker": marker, "label": values, "markersize": 9 if values == INTACT else 5}
                 chosen.plot(rows["layer"], rows["share"], **look)
                 related.plot(rows["layer"], rows["correlation"], **look)
-            chosen.axhline(100 / chance["layer"].max(), color=INK, linestyle=":")
+            chosen.axhline(100 / chance["layer"].max(), color=INK, linestyle=":", label="an even share")
             chosen.set(ylim=0, title=POOLING_NAMES[pooling])
             related.set(xlabel="layer", ylim=0)
         panels[0, 0].set_ylabel("share of the K neurons (%)")

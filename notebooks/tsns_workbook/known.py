@@ -91,7 +91,7 @@ def first_to_try(table: pd.DataFrame, source: Source, target: Source | None) -> 
     return (
         f"To predict texts like those of {(target or source).name}, **{first}** is the known source of {form} to try "
         f"first, by the {COLUMNS[order]}.{judged} With {len(above)} of {len(table)} the fingerprint has more in common "
-        f"than with shuffled labels; by chance it would be {len(table) / (1 + SHUFFLES):.0f}."
+        f"than with each of {SHUFFLES} shuffles of the labels; by chance it would be {len(table) / (1 + SHUFFLES):.0f}."
     )
 
 

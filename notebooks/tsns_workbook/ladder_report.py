@@ -15,6 +15,7 @@ from tsns_workbook.statistics import METRICS, PERCENTILES, Bootstrap, crossed, d
 
 POOLING_NAMES = {"cls": "[CLS], the paper's", "mean": "mean pooling", "content": "mean pooling of the text's tokens"}
 METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auc": "AUC"}
+LEADS = {"accuracy": "ahead", "auc": "ahead_auc"}  # the columns that say how far the selection is ahead by a metric
 # the order of a ladder, from the bottom up
 RUNGS = [
     "majority", "TF-IDF", "last_layer", "layer", "best layer", "random", "random of the same layers", "all",
@@ -32,8 +33,9 @@ def ladder_frame(ladders: Mapping[str, Mapping[str, Bootstrap]], chosen: Key) ->
     """Every rung under every pooling, mean over the pairs: a row each, in percent and points.
 
     `ladders` holds `crossed_by_metric` by pooling. Columns pooling, method, k; each metric with its low and high;
-    `ahead` with low and high: how far the chosen selection is ahead in accuracy, and `ahead_auc`; `sources_low` and
-    `sources_high`: the t interval of `ahead` over sources.
+    `ahead` with low and high: how far the chosen selection is ahead in accuracy, and `ahead_auc`; `ahead_sources_low`
+    and `ahead_sources_high`, and the same of `ahead_auc`: its t interval over sources. Unions share corpora, so that
+    there is none over these.
     """
     rows = []
     for pooling, boots in ladders.items():
@@ -48,10 +50,12 @@ def ladder_frame(ladders: Mapping[str, Mapping[str, Bootstrap]], chosen: Key) ->
                 draws = boot.draws[cells].mean(axis=1)
                 low, high = np.percentile(draws, PERCENTILES)
                 row |= {metric: boot.point[cells].mean(), f"{metric}_low": low, f"{metric}_high": high}
-            for name, metric in {"ahead": "accuracy", "ahead_auc": "auc"}.items():
+            for metric, name in LEADS.items():
                 values = difference(boots[metric], chosen, (method, k))
                 row |= dict(zip([name, f"{name}_low", f"{name}_high"], values, strict=True))
-            _, row["sources_low"], row["sources_high"] = over_sources(boots["accuracy"], chosen, (method, k))
+                if not any("+" in source for source, _ in boots[metric].pairs):
+                    _, low, high = over_sources(boots[metric], chosen, (method, k))
+                    row |= {f"{name}_sources_low": low, f"{name}_sources_high": high}
             rows.append(row)
     frame = pd.DataFrame(rows)
     order = {method: place for place, method in enumerate(RUNGS)}
@@ -59,20 +63,29 @@ def ladder_frame(ladders: Mapping[str, Mapping[str, Bootstrap]], chosen: Key) ->
     return frame.assign(place=place).sort_values(["place", "pooling"], kind="stable").drop(columns="place")
 
 
-def ladder_table(frame: pd.DataFrame, chosen: Key, *, generated: bool) -> pd.DataFrame:
+def ladder_table(frame: pd.DataFrame, chosen: Key, *, generated: bool, metric: str = "accuracy") -> pd.DataFrame:
     """Lay out `ladder_frame` for reading: methods down; by pooling accuracy, balanced accuracy, AUC and the lead.
 
-    The lead is that of the chosen selection, in points of accuracy with its interval.
+    The lead is that of the chosen selection by `metric` ("accuracy" or "auc"), in points with its interval, and where
+    there is one with the interval over sources.
     """
-    ahead = f"{label(*chosen)} ahead by"
+    lead = LEADS[metric]
+    ahead, of_sources = f"{label(*chosen)} ahead by ({METRIC_NAMES[metric]})", "the same over sources"
     blocks = {}
     for pooling, rows in frame.groupby("pooling", sort=False):
         names = [label(method, k) for method, k in zip(rows["method"], rows["k"], strict=True)]
         cells = {name: rows[metric].map("{:.1f}".format) for metric, name in METRIC_NAMES.items()}
+        is_chosen = (rows["method"] == chosen[0]) & (rows["k"] == chosen[1])
         cells[ahead] = [
-            "" if (row.method, row.k) == chosen else _points(row.ahead, row.ahead_low, row.ahead_high)
-            for row in rows.itertuples()
+            "" if own else _points(*values)
+            for own, values in zip(is_chosen, rows[[lead, f"{lead}_low", f"{lead}_high"]].to_numpy(), strict=True)
         ]
+        if f"{lead}_sources_low" in rows:
+            ends = rows[[f"{lead}_sources_low", f"{lead}_sources_high"]].to_numpy()
+            cells[of_sources] = [
+                "" if own else "{:+.1f} to {:+.1f}".format(*values.round(1) + 0.0)
+                for own, values in zip(is_chosen, ends, strict=True)
+            ]
         blocks[caption(POOLING_NAMES[str(pooling)], generated)] = pd.DataFrame(cells).set_axis(names)
     return pd.concat(blocks, axis=1)
 
@@ -88,7 +101,7 @@ def ladder_answer(frame: pd.DataFrame, chosen: Key, *, metric: str = "accuracy")
 
     `metric` is "accuracy" or "auc".
     """
-    ahead = {"accuracy": "ahead", "auc": "ahead_auc"}[metric]
+    ahead = LEADS[metric]
     sentences = []
     for pooling, rows in frame.groupby("pooling", sort=False):
         own = rows[(rows["method"] == chosen[0]) & (rows["k"] == chosen[1])].iloc[0]

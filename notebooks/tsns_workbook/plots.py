@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from seaborn.utils import relative_luminance
 
+from tsns_workbook.cards import marked
 from tsns_workbook.report import ONE_SIZE, caption, label, short_name
 
 INK, FAINT = "#222222", "#888888"
@@ -154,11 +155,17 @@ def fingerprint_heatmap(
 
 
 def gain_forest_plot(
-    gains: pd.DataFrame, *, generated: bool, title: str = "Gain over the last layer", unit: str = "accuracy"
+    gains: pd.DataFrame,
+    *,
+    generated: bool,
+    title: str = "Gain over the last layer",
+    unit: str = "accuracy",
+    encoder: Any = None,
 ) -> Figure:
     """Draw the gain of every pair with its interval, best first, around the line of no gain.
 
-    The rows are as `statistics.gain_table` gives them; an interval that reaches the line of no gain is grey.
+    The rows are as `statistics.gain_table` gives them; an interval that reaches the line of no gain is grey. With an
+    `encoder`, † marks a corpus that it was trained on.
     """
     _require(gains, "gains", ["source", "target", "gain", "low", "high"])
     rows = gains.sort_values("gain").reset_index(drop=True)
@@ -172,7 +179,8 @@ def gain_forest_plot(
             look: dict[str, Any] = {"fmt": "o", "color": color, "capsize": 2, "markersize": 5, "label": name}
             spread = [pairs["gain"] - pairs["low"], pairs["high"] - pairs["gain"]]
             axes.errorbar(pairs["gain"], pairs.index, xerr=spread, **look)
-        axes.set_yticks(rows.index, rows["source"].map(short_name) + " → " + rows["target"].map(short_name))
+        ends = rows[["source", "target"]].map(lambda name: short_name(marked(name, encoder)))
+        axes.set_yticks(rows.index, ends["source"] + " → " + ends["target"])
         axes.set(xlabel=f"gain in {unit} (points, 95 % interval)", ylim=(-0.7, len(rows) - 0.3))
         axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
         axes.set_title(caption(title, generated), loc="left")

@@ -99,7 +99,7 @@ def correlation_table(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 def prediction_table(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
     """Lay out the correlations with one outcome for reading.
 
-    "least that tells from chance": with so few sources, a smaller correlation could not have been significant.
+    "by chance" is the middle 95 % of what permuted sources give, which a correlation must leave to be significant.
     """
     rows = correlations[correlations["outcome"] == outcome]
     rows = rows.assign(predictor=rows["predictor"].map(PREDICTORS)).set_index(["scope", "predictor"])
@@ -107,7 +107,7 @@ def prediction_table(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
     columns = {
         "Spearman": spearman["estimate"],
         "p": spearman["p"],
-        "least that tells from chance": spearman["null_high"],
+        "by chance": spearman["null_low"].map("{:.2f}".format) + " to " + spearman["null_high"].map("{:.2f}".format),
         "without one source, least": spearman["left_out_low"],
         "without one source, most": spearman["left_out_high"],
         "Pearson": pearson["estimate"],

@@ -25,7 +25,7 @@ from tsns_lib.validation import numbers
 from tsns_workbook.dyads import N_PERMUTATIONS, Measured, correlate
 from tsns_workbook.dyads import Relation as Dyads
 from tsns_workbook.embeddings import Relation, said
-from tsns_workbook.families import ERROR
+from tsns_workbook.families import ERROR, holm
 from tsns_workbook.finetuning.finetune import FineTuned, labels_of
 from tsns_workbook.finetuning.grids import judge
 from tsns_workbook.finetuning.prepared import temporary_store
@@ -352,18 +352,41 @@ def _cell(row: Any) -> str:
 def sentence(scores: pd.DataFrame, chances: pd.DataFrame, outcome: str, names: Mapping[str, str]) -> str:
     """Say which predictor ranks best by one outcome, which are told from chance, and what could have been seen.
 
-    `scores` is a `predictor_table`, `chances` a `chance_table`.
+    `scores` is a `predictor_table`, `chances` a `chance_table`. All predictors share one error of 5 % (Holm).
     """
     ndcg = scores[(scores["outcome"] == outcome) & (scores["measure"] == "ndcg") & (scores["predictor"] != CHANCE)]
     best = ndcg.loc[ndcg["estimate"].idxmax()]
     rows = chances[chances["outcome"] == outcome].dropna()
+    rows = rows.assign(shared=holm(rows["p"].to_list()))
     told = rows[(rows["p"] < ERROR) & (rows["spearman"] > 0)].sort_values("spearman", ascending=False)
-    said = [f"{names[row.predictor]} (ρ = {row.spearman:.2f}, p = {row.p:.3f})" for row in told.itertuples()]
+    after, alone = (
+        ", ".join(f"{names[row.predictor]} (ρ = {row.spearman:.2f}, {p_value(row.p)})" for row in found.itertuples())
+        for found in (told[told["shared"] <= ERROR], told[told["shared"] > ERROR])
+    )
     return (
         f"By {outcome}, {names[best['predictor']]} ranks the sources best: NDCG {_cell(best)}, where chance is 0 and "
-        f"the best order 1. Told from chance, sources permuted: {', '.join(said) or 'none'}; a correlation below "
-        f"{rows['detectable'].min():.2f} could not have been seen."
+        f"the best order 1. Told from chance (sources permuted, ranks pooled over the targets) once the {len(rows)} "
+        f"predictors share one error of 5 %: {after or 'none'}; before that, too: {alone or 'none'}. A correlation "
+        f"below {rows['detectable'].min():.2f} could not have been seen."
     )
+
+
+def p_value(p: float) -> str:
+    """A p value with three digits, but never as 0.
+
+    Examples
+    --------
+    >>> p_value(0.0412), p_value(0.0004)
+    ('p = 0.041', 'p < 0.001')
+    """
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def majority_sentence(pairs: pd.DataFrame, outcome: str, majority: Mapping[str, float]) -> str:
+    """Count the transfers of a `pair_frame` that are right no more often than the target's majority class (percent)."""
+    poor = 100 * pairs[outcome] <= pairs["target"].map(majority)
+    counts = [f"{rows.sum()} of {len(rows)} ({task})" for task, rows in poor.groupby(pairs["task"], sort=False)]
+    return f"By {outcome}, no better than the majority class of the target are {', '.join(counts)}."
 
 
 # color, marker and filling: one colour for a way to transfer, open for its AUC

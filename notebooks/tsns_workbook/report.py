@@ -4,6 +4,7 @@ The record is one JSON output, which the runner of the notebooks collects into `
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from tsns_lib.corpora.registry import REGISTRY
 from tsns_workbook.cards import card, marked, seen_in_training
-from tsns_workbook.families import ERROR, adjusted_p
+from tsns_workbook.families import ERROR, adjusted_p, is_whole
 from tsns_workbook.paper import CLAIMS, Claim
 
 MIME = "application/vnd.tsns.result+json"
@@ -31,7 +32,8 @@ HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
 OUR_WORDS = {REPRODUCED: HOLDS, INCONCLUSIVE: INCONCLUSIVE, CONTRADICTED: DOES_NOT_HOLD}
 YES_NO = {True: "yes", False: "no", None: ""}
 DAGGER_MEANS = " († the encoder was trained on it)"
-OPTIONAL = ("size", "above majority", "by selection")  # columns of a table of claims that is left out if empty
+# columns that a table of claims leaves out if they are empty
+OPTIONAL = ("size", "above majority", "by selection", "after Holm")
 METHOD_LABELS = {
     "tsns": "TSNS",
     "multi_tsns": "MultiTSNS",
@@ -86,6 +88,29 @@ def label(method: str, k: int) -> str:
 
 
 # what was loaded
+
+
+def mark_seen(frame: pd.DataFrame, encoder: Any, generated: bool = False) -> pd.DataFrame:
+    """Write † behind the name of every corpus that the encoder was trained on, in the cells and labels of a frame.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"source": ["rte+qqp", "miniature:qqp"]}, index=["snli → qqp", "mrpc"])
+    >>> mark_seen(rows, "builtin:minilm")
+                          source
+    snli † → qqp †     rte+qqp †
+    mrpc            miniature:qqp
+    """
+    seen = (card(encoder) or {}).get("seen")
+    if generated or not seen:
+        return frame
+    names = re.compile(rf"(?<![\w:])((?:hub:)?(?:{'|'.join(map(re.escape, seen))}))(?!\w)")
+
+    def mark(value: Any) -> Any:
+        return names.sub(r"\1 †", value) if isinstance(value, str) else value
+
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    return frame.assign(**{name: texts[name].map(mark) for name in texts}).rename(index=mark, columns=mark)
 
 
 def sources_table(sources: Iterable[Any], encoder: Any = None) -> pd.DataFrame:
@@ -243,9 +268,9 @@ def claim(
     """Judge one claim of `paper.CLAIMS` by the estimate that its rule asks for: a row of `results.json`.
 
     Without an estimate the claim is not testable here. `above_majority` says whether the claimed winner does better
-    than the majority class, `by_selection` whether no control shows the same (layer-matched random neurons, the
-    F-test); None where the question does not arise. `p` is the exact two-sided p value where there is one; else Holm's
-    correction takes it from the interval.
+    than the majority class, `by_selection` whether it is clearly more than every control shows (layer-matched random
+    neurons, the F-test), which is kept only of what is reproduced; None where the question does not arise. `p` is the
+    exact two-sided p value where there is one; else Holm's correction takes it from the interval.
 
     Examples
     --------
@@ -260,7 +285,7 @@ def claim(
     values = (
         *(id, stated.paper_ref, stated.rule, estimate, None if estimate is None else [low, high], stated.paper, judged),
         estimate / stated.paper if estimate is not None and stated.paper else None,
-        *(above_majority, by_selection, stated.family, p, stated.version),
+        *(above_majority, by_selection if judged == REPRODUCED else None, stated.family, p, stated.version),
     )
     return plain(dict(zip(CLAIM_FIELDS, values, strict=True)), id)
 
@@ -290,7 +315,8 @@ def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False
     """Lay out judged claims for reading: the paper's statement and figure, ours with its interval, the verdict.
 
     `size` is ours over the paper's. "after Holm" is the verdict that is left once the family of the claim (its table
-    or figure) shares the error of 5 %. With an `encoder`, † marks a claim about corpora that it was trained on.
+    or figure) shares the error of 5 %; of a family that is not wholly among these claims, the scoreboard has it. With
+    an `encoder`, † marks a claim about corpora that it was trained on.
     """
     rows = [
         {
@@ -303,7 +329,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]], *, generated: bool = False
             "above majority": YES_NO[row["above_majority"]],
             "by selection": YES_NO[row["by_selection"]],
             "verdict": reading(row),
-            "after Holm": after,
+            "after Holm": after if is_whole(row["family"], claims) else "",
         }
         for row, after in zip(claims, after_holm(claims), strict=True)
     ]
@@ -317,7 +343,7 @@ def answer(claims: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> str:
     """Say which of some claims are reproduced, contradicted or open, each with its estimate and interval.
 
     `said` gives the few words for each claim that is to be named, by its id. What Holm's correction leaves open is
-    named last.
+    named last, for families that are wholly among these claims.
 
     Examples
     --------
@@ -335,7 +361,7 @@ def answer(claims: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> str:
             if reading(row) == words
         ]
         sentences.append(f"**{words[0].upper()}{words[1:]}**: {'; '.join(parts)}.")
-    left = zip(claims, after_holm(claims), strict=True)
+    left = [pair for pair in zip(claims, after_holm(claims), strict=True) if is_whole(pair[0]["family"], claims)]
     open_after = [said[row["id"]] for row, after in left if row["id"] in said and after != reading(row)]
     if open_after:
         sentences.append(

@@ -28,7 +28,9 @@ from tsns_workbook.report import (
 )
 
 NOT_RUN, TO_BE_RERUN, RESERVED = "not run", "to be rerun", "reproduced, but"
-OUTCOMES = (REPRODUCED, RESERVED, INCONCLUSIVE, CONTRADICTED, NOT_TESTABLE, TO_BE_RERUN, NOT_RUN)
+TESTED = (REPRODUCED, RESERVED, INCONCLUSIVE, CONTRADICTED)
+OUTCOMES = (*TESTED, NOT_TESTABLE, TO_BE_RERUN, NOT_RUN)
+SEEN_AS = ("reading", "after_holm")  # columns of a scoreboard: the verdicts alone, and once a family shares its error
 PARTS = {
     "paper": "What the paper finds",
     "ours": "Our own test of it",
@@ -153,16 +155,15 @@ def outcome(reading: str) -> str:
 def front_sentence(board: pd.DataFrame) -> str:
     """Say in one sentence what became of the paper's own empirical claims."""
     own = board[board["part"] == "paper"]
-    counts = own["reading"].map(outcome).value_counts()
-    n = {name: int(counts.get(name, 0)) for name in OUTCOMES}
-    tested = sum(n[name] for name in (REPRODUCED, RESERVED, INCONCLUSIVE, CONTRADICTED))
-    left = int((own["after_holm"].map(outcome) == REPRODUCED).sum())
-    waiting = n[TO_BE_RERUN] + n[NOT_RUN]
+    n, left = (own[column].map(outcome).value_counts().reindex(OUTCOMES, fill_value=0) for column in SEEN_AS)
     sentence = (
-        f"Of the paper's {len(own)} empirical claims, {tested} could be tested here: {n[REPRODUCED]} **reproduced** "
-        f"({left} once the claims of a table share one error of 5 %), {n[RESERVED]} reproduced but below the majority "
-        f"class or no better than a control, {n[INCONCLUSIVE]} **inconclusive**, {n[CONTRADICTED]} **contradicted**."
+        f"Of the paper's {len(own)} empirical claims, {n[list(TESTED)].sum()} could be tested here: {n[REPRODUCED]} "
+        f"**reproduced**, {n[RESERVED]} reproduced but below the majority class or not clearly better than a control, "
+        f"{n[INCONCLUSIVE]} **inconclusive**, {n[CONTRADICTED]} **contradicted**. Once the claims of a table share one "
+        f"error of 5 % (Holm), these numbers are {', '.join(str(left[name]) for name in TESTED[:-1])} and "
+        f"{left[CONTRADICTED]}."
     )
+    waiting = n[TO_BE_RERUN] + n[NOT_RUN]
     return sentence + (f" {waiting} wait for their notebook to be run." if waiting else "")
 
 

@@ -205,25 +205,34 @@ def _gains(boot: Bootstrap, a: Key, b: Key, pairs: Sequence[Pair] | None) -> tup
     return pd.Series(point, index), pd.DataFrame(draws, columns=index)
 
 
-def margin(boot: Bootstrap, sources: Sequence[str], target: str, key: Key) -> Interval:
-    """Accuracy from the worst of the claimed best sources minus accuracy from the best other source, in points.
-
-    Which is worst and which is best is decided again in every resample, so the interval pays for that choice.
-    """
+def best_sources(boot: Bootstrap, sources: Sequence[str], target: str, key: Key) -> Sides:
+    """The sides of a `contest` of the claimed best sources with all other sources of a target."""
     cells = [cell for cell in boot.point.index if cell[1:] == (target, *key)]
     claimed = [(source, target, *key) for source in sources]
     others = [cell for cell in cells if cell not in claimed]
     if not others:
         raise ValueError(f"target {target!r} has no source besides {', '.join(sources)} to compare with")
-    return contest(boot, [(claimed, others)])
+    return [(claimed, others)]
 
 
-def contest(boot: Bootstrap, sides: Sides) -> Interval:
-    """Accuracy of the worst cell of one side minus that of the best of the other, mean over the sides, in points."""
+def contest(boot: Bootstrap, sides: Sides, control: Sides = ()) -> Interval:
+    """Accuracy of the worst cell of one side minus that of the best of the other, mean over the sides, in points.
+
+    Which is worst and which is best is decided again in every resample, so the interval pays for that choice. With a
+    `control`, it is what its sides show in the same way that is taken off.
+    """
+    gap, draws = _gap(boot, sides)
+    if control:
+        same, with_control = _gap(boot, control)
+        gap, draws = gap - same, draws - with_control
+    return _interval(gap, draws)
+
+
+def _gap(boot: Bootstrap, sides: Sides) -> tuple[float, np.ndarray]:
     boot.require(cell for compared in sides for side in compared for cell in side)
     gaps = [boot.point[claimed].min() - boot.point[others].max() for claimed, others in sides]
     draws = [boot.draws[claimed].min(axis=1) - boot.draws[others].max(axis=1) for claimed, others in sides]
-    return _interval(np.mean(gaps), np.mean(draws, axis=0))
+    return float(np.mean(gaps)), np.mean(draws, axis=0)
 
 
 def _interval(estimate: Any, draws: Any) -> Interval:

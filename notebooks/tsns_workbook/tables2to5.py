@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from tsns_lib import load_source
 from tsns_lib.fingerprints import fingerprint
+from tsns_workbook.cards import marked
 from tsns_workbook.ladder import CONTROLS
 from tsns_workbook.plots import BLUE, INK, ORANGE, STYLE, finish
-from tsns_workbook.report import ONE_SIZE, REPRODUCED, Interval, Key, beside_paper, caption, claim, label, short_name
-from tsns_workbook.statistics import Bootstrap, accuracy_table, contest, difference, margin, wins
+from tsns_workbook.report import ONE_SIZE, Key, beside_paper, caption, claim, label, short_name
+from tsns_workbook.statistics import Bootstrap, accuracy_table, best_sources, contest, difference, wins
 
 # §4.4; tables 2 and 3
 BEST_FOR = {
@@ -43,8 +44,8 @@ def table2_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any
     whole = len(pairs) == 12 and chosen[1] == CLAIMED_K
     fairly = reservations(boot, chosen, pairs) if whole else {}
     return [
-        judged("table2.gain", difference(boot, chosen, last, pairs), **fairly) if whole else claim("table2.gain"),
-        judged("table2.wins", wins(boot, chosen, last, pairs), **fairly) if whole else claim("table2.wins"),
+        claim("table2.gain", *difference(boot, chosen, last, pairs), **fairly) if whole else claim("table2.gain"),
+        claim("table2.wins", *wins(boot, chosen, last, pairs), **fairly) if whole else claim("table2.wins"),
         *_best_sources("table2", boot, chosen),
         claim("table2.state_of_the_art_pairs"),
         claim("table2.state_of_the_art_average"),
@@ -58,7 +59,7 @@ def table3_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any
         pairs = [pair for pair in boot.pairs if short_name(pair[1]) == target]
         if pairs and chosen[1] == CLAIMED_K:
             gain = difference(boot, chosen, last, pairs)
-            gains.append(judged(f"table3.gain_{target}", gain, **reservations(boot, chosen, pairs)))
+            gains.append(claim(f"table3.gain_{target}", *gain, **reservations(boot, chosen, pairs)))
         else:
             gains.append(claim(f"table3.gain_{target}"))
     return [*gains, *_best_sources("table3", boot, chosen)]
@@ -69,7 +70,7 @@ def table4_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any
     whole = {short_name(target) for _, target in boot.pairs} == BEST_FOR["table2"].keys() and chosen[1] == CLAIMED_K
     gain = claim("table4.gain")
     if whole:
-        gain = judged("table4.gain", difference(boot, chosen, last), **reservations(boot, chosen, boot.pairs))
+        gain = claim("table4.gain", *difference(boot, chosen, last), **reservations(boot, chosen, boot.pairs))
     return [gain, claim("table4.state_of_the_art")]
 
 
@@ -101,21 +102,15 @@ def table5_claims(boot: Bootstrap, chosen: Key, last: Key) -> list[dict[str, Any
             contests.append(claim(id))
             continue
         controls = _controls(boot, chosen, of_sources=True)
-        by_selection = not any(contest(boot, sides(control, others)).low > 0 for control in controls)
+        ours = sides(chosen, others)
+        by_selection = all(contest(boot, ours, sides(control, others)).low > 0 for control in controls)
         above = difference(boot, chosen, MAJORITY, [(names[members], target) for members in others]).low > 0
-        margins = contest(boot, sides(chosen, others))
-        contests.append(judged(id, margins, above_majority=above, by_selection=by_selection))
+        contests.append(claim(id, *contest(boot, ours), above_majority=above, by_selection=by_selection))
     pairs = [(names[members], target) for members in combined]
     gain = claim("table5.gain")
     if pairs and chosen[1] == CLAIMED_K:
-        gain = judged("table5.gain", difference(boot, chosen, last, pairs), **reservations(boot, chosen, pairs))
+        gain = claim("table5.gain", *difference(boot, chosen, last, pairs), **reservations(boot, chosen, pairs))
     return [gain, *contests]
-
-
-def judged(id: str, interval: Interval, *, above_majority: bool, by_selection: bool) -> dict[str, Any]:
-    """Judge a claim; whether the selection is the cause is asked only of what is reproduced."""
-    row = claim(id, *interval, above_majority=above_majority, by_selection=by_selection)
-    return row if row["verdict"] == REPRODUCED else claim(id, *interval, above_majority=above_majority)
 
 
 def reservations(boot: Bootstrap, chosen: Key, pairs: Sequence[Any]) -> dict[str, bool]:
@@ -142,10 +137,11 @@ def _best_sources(table: str, boot: Bootstrap, chosen: Key) -> list[dict[str, An
         id = f"{table}.best_for_{target}"
         if set(best) < tried.keys():
             names, goal = [tried[source][0] for source in best], tried[best[0]][1]
-            with_controls = [margin(boot, names, goal, key).low for key in _controls(boot, chosen, of_sources=True)]
+            ours = best_sources(boot, names, goal, chosen)
+            theirs = [best_sources(boot, names, goal, key) for key in _controls(boot, chosen, of_sources=True)]
             above = difference(boot, chosen, MAJORITY, [(name, goal) for name in names]).low > 0
-            fairly = {"above_majority": above, "by_selection": not max(with_controls) > 0}
-            claims.append(judged(id, margin(boot, names, goal, chosen), **fairly))
+            by_selection = all(contest(boot, ours, control).low > 0 for control in theirs)
+            claims.append(claim(id, *contest(boot, ours), above_majority=above, by_selection=by_selection))
         else:
             claims.append(claim(id))
     return claims
@@ -257,10 +253,11 @@ def budgets_beside_paper(boots: Mapping[int, Bootstrap], paper: pd.DataFrame, k:
     return pd.concat({name: block.droplevel(0, axis=1) for name, block in blocks.items()}, axis=1)
 
 
-def plot_by_budget(accuracies: pd.DataFrame, rows: pd.DataFrame, *, generated: bool) -> Figure:
+def plot_by_budget(accuracies: pd.DataFrame, rows: pd.DataFrame, *, generated: bool, encoder: Any = None) -> Figure:
     """Draw accuracy against rows, a panel for each combination of sources: the selection, all neurons, last layer.
 
     `accuracies` is as `accuracy_by_budget` gives it, `rows` as `scaled_sources` does. The majority class is dotted.
+    With an `encoder`, † marks a source that it was trained on.
     """
     drawn = accuracies.assign(rows=accuracies["budget"].map(rows["rows here"]))
     combinations = list(dict.fromkeys(drawn["source"]))
@@ -280,7 +277,7 @@ def plot_by_budget(accuracies: pd.DataFrame, rows: pd.DataFrame, *, generated: b
                 look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.3}
                 axes.errorbar(line["rows"], line["accuracy"], spread, capsize=2, label=label(method, 0), **look)
             axes.axhline(majority, color=INK, linestyle=":", linewidth=1, label="majority class")
-            axes.set_title(short_name(combination), fontsize=9)
+            axes.set_title(short_name(marked(combination, encoder)), fontsize=9)
             axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
         for axes in grid[-1]:
             axes.set_xlabel("rows of all sources together")

@@ -31,7 +31,7 @@ TASKS = (
 class SixLayers:
     """The shape of an encoder."""
 
-    n_layers, n_neurons = 6, 2304
+    n_layers, n_neurons, name = 6, 2304, "six layers"
 
 
 def make_frame(shares, noise=0.0, prefix="", runs=2):
@@ -128,11 +128,14 @@ def test_a_statement_that_shuffled_labels_fulfil_too_is_not_by_selection():
 
 def test_the_answer_names_the_largest_share():
     frame = make_frame({**PAPERS, "rte": [0, 0, 0, 0, 0.3, 0.7]})
-    text = figure2_answer(figure2_claims(frame, NOTHING), share_table(frame))
+    text = figure2_answer(figure2_claims(frame, NOTHING), share_table(frame), NOTHING)
     assert text.startswith(
         "**Reproduced**: sentiment lies most in the last quarter of the layers (19.8, 16.6 to 22.9);"
     )
     assert text.endswith("The largest share of one layer is 70 % of the neurons of rte in layer 6.")
+    shuffled = make_frame({"rte": [0, 0, 0, 0, 0.4, 0.6]})
+    text = figure2_answer(figure2_claims(frame, NOTHING), share_table(frame), shuffled)
+    assert text.endswith("of rte in layer 6; with its labels shuffled that layer has 60 %.")
 
 
 def test_claims_without_their_sources_are_not_testable():

@@ -6,7 +6,7 @@ import pytest
 from tsns_workbook import ladder_report
 from tsns_workbook.crossed import corpus_weights
 from tsns_workbook.ladder import TRANSDUCTIVE, cv_accuracy, fit_words, ladder_grid
-from tsns_workbook.statistics import crossed, difference
+from tsns_workbook.statistics import crossed, difference, over_sources
 
 from tsns_lib import load_encoder, load_source, transfer_grid
 
@@ -125,4 +125,11 @@ def test_the_answer_sorts_every_rung_by_its_interval(grid):
     named = set(frame["method"]) - {"tsns"}
     assert all(ladder_report.label(method, 0) in answer for method in named if TRANSDUCTIVE not in method)
     table = ladder_report.ladder_table(frame, ("tsns", 50), generated=True)
-    assert table.shape == (len(frame), 4) and "generated" in table.columns[0][0]
+    assert table.shape == (len(frame), 5) and "generated" in table.columns[0][0]
+    lead = ladder_report.ladder_table(frame, ("tsns", 50), generated=True, metric="auc").iloc[:, -2:]
+    gain = difference(ladders["cls"]["auc"], ("tsns", 50), ("last_layer", 384))
+    _, low, high = over_sources(ladders["cls"]["auc"], ("tsns", 50), ("last_layer", 384))
+    assert lead.loc["last layer"].tolist() == [
+        f"{gain.estimate:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})",
+        f"{low:+.1f} to {high:+.1f}",
+    ]

@@ -133,8 +133,10 @@ def test_pairs_below_the_majority_class_are_counted_and_make_no_plain_verdict():
     assert "no better than the majority class: 30 of 30 (first), 0 of 30 (second)." in text
 
 
-def test_the_least_correlation_that_could_be_told_from_chance_is_shown():
+def test_what_chance_gives_is_shown_with_both_ends():
     correlations = correlations_of()
-    shown = prediction_table(correlations, "auc").loc[("first", "cosine"), "least that tells from chance"]
+    shown = prediction_table(correlations, "auc").loc[("first", "cosine"), "by chance"]
     rows = correlations.set_index(["scope", "outcome", "predictor", "correlation"])
-    assert shown == round(rows.loc[("first", "auc", "cosine", "spearman"), "null_high"], 2)
+    low, high = rows.loc[("first", "auc", "cosine", "spearman"), ["null_low", "null_high"]]
+    assert shown == f"{low:.2f} to {high:.2f}"
+    assert low < 0 < high

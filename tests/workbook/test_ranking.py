@@ -176,9 +176,10 @@ def test_the_table_has_the_best_first_and_the_cost_beside_it(pairs):
     said = sentence(scores, chance_table(pairs, list(NAMES), ["tuned"]), "tuned", NAMES)
     opening = "By tuned, the oracle ranks the sources best: NDCG 1.00 (1.00 to 1.00), where chance is 0"
     assert said.startswith(
-        f"{opening} and the best order 1. Told from chance, sources permuted: the oracle (ρ = 1.00, p"
+        f"{opening} and the best order 1. Told from chance (sources permuted, ranks pooled over the targets) once the "
+        "2 predictors share one error of 5 %: the oracle (ρ = 1.00, p = 0.00"
     )
-    assert re.search(r"\); a correlation below 0\.[2-5]\d could not have been seen\.$", said)
+    assert re.search(r"\); before that, too: none\. A correlation below 0\.[2-5]\d could not have been seen\.$", said)
 
 
 LETTERS, DIGITS = "abcdef", "123456"

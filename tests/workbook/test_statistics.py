@@ -12,12 +12,12 @@ from tsns_workbook.statistics import (
     McNemar,
     accuracy_table,
     average_table,
+    best_sources,
     bootstrap,
     bootstrap_weights,
     contest,
     difference,
     gain_table,
-    margin,
     mcnemar,
     wins,
 )
@@ -176,6 +176,10 @@ def test_gain_table_holds_the_test_of_each_pair():
     assert row["p"] == 0.625
 
 
+def margin(boot, sources, target, key):
+    return contest(boot, best_sources(boot, sources, target, key))
+
+
 def test_margin_is_against_the_best_other_source():
     n = np.arange(1000)
     grid = make_grid({(s, "t", *A, 0): n < 10 * level for s, level in {"a": 80, "b": 70, "c": 60}.items()})
@@ -198,6 +202,16 @@ def test_contests_are_averaged():
     a, b, c = ((source, "t", *A) for source in "abc")
     assert contest(bootstrap(grid), [([a], [b, c]), ([b], [c])]).estimate == pytest.approx(10)
     assert contest(bootstrap(grid), [([c], [a]), ([b], [c])]).estimate == pytest.approx(-5)
+
+
+def test_what_a_control_shows_is_taken_off_a_contest():
+    n = np.arange(1000)
+    levels = {("a", *A): 80, ("b", *A): 70, ("a", *B): 68, ("b", *B): 60}
+    boot = bootstrap(make_grid({(s, "t", *key, 0): n < 10 * level for (s, *key), level in levels.items()}))
+    ours, same = ([([("a", "t", *key)], [("b", "t", *key)])] for key in (A, B))
+    beyond = contest(boot, ours, same)
+    assert beyond.estimate == pytest.approx(2)  # 10 minus 8
+    assert contest(boot, same).low > 0 > beyond.low  # the control's own gain is clear, and ours is not clearly larger
 
 
 def test_margin_needs_a_rival():
