@@ -18,17 +18,17 @@ from tsns_workbook.statistics import CELL, PERCENTILES, Cell, Sides
 def tuned_accuracy(grid: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of every cell of `finetuning.grids.tuning_grid`: CELL, accuracy, low, high (percent), runs.
 
-    The AUC (percent) and Matthews' correlation, means of the runs, stand beside it where the grid has them. An interval
-    ends at 0 and 100; of a single run it holds for other rows only.
+    Matthews' correlation and AUC, means of the runs, stand beside it where the grid has them. An interval ends at 0 and
+    100; of a single run it holds for other rows only.
     """
     hits = hits_of(grid)
     groups = grid.groupby(CELL, sort=False)
     parts = {cell: _interval([(cell[0], cell[1], values)]) for cell, values in hits.items()}
     table = pd.DataFrame(parts, index=["accuracy", "low", "high"]).T.clip(0, 100).rename_axis(CELL)
     table["runs"] = groups.size()
-    for measure, unit in (("matthews", 1), ("auc", 100)):
+    for measure in ("matthews", "auc"):
         if measure in grid:
-            table[measure] = unit * groups[measure].mean()
+            table[measure] = groups[measure].mean()
     return table.reset_index()
 
 
