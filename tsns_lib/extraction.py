@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tsns_lib.encoders import Encoder
+from tsns_lib.encoders import Encoder, check_encoder
 from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_units
 from tsns_lib.store import Entry, Store, content_hash
 from tsns_lib.validation import one_of, shown, whole_number
@@ -287,8 +287,7 @@ def _first_token_if_asked(module: Any, inputs: Any, states: "torch.Tensor") -> "
 
 def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool, also: Sequence[str] = ()) -> None:
     """Raise a ValueError for what an extraction of texts, or of pairs of them, cannot work with."""
-    if not isinstance(encoder, Encoder):
-        raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
+    check_encoder(encoder)
     one_of("pooling", pooling, POOLINGS)
     if not isinstance(also, list | tuple):  # a generator would be empty the second time
         raise ValueError(f"also: must be a list of poolings, got {shown(also)}")

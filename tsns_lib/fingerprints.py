@@ -12,14 +12,24 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import hypergeom
 
 from tsns_lib.aggregation import select
-from tsns_lib.encoders import Encoder
+from tsns_lib.encoders import Encoder, check_encoder
 from tsns_lib.executors import bar
 from tsns_lib.extraction import extract
 from tsns_lib.importance import Forest, Resamples, check_resamples
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.store import Store
-from tsns_lib.validation import LARGEST, class_numbers, numbers, one_of, shown, whole_number
+from tsns_lib.validation import (
+    LARGEST,
+    MOST_RUNS,
+    MOST_SEED,
+    class_numbers,
+    numbers,
+    one_of,
+    share,
+    shown,
+    whole_number,
+)
 
 METRICS = ("cosine", "jensen_shannon", "wasserstein")
 LABELS = ("true", "shuffled")
@@ -71,7 +81,7 @@ def fingerprint(selected: ArrayLike, n_layers: int, n_neurons: int | None = None
         raise ValueError(f"selected: neurons must be in [0, {n_neurons}), got {chosen.min()} to {chosen.max()}")
     if len(np.unique(chosen)) < len(chosen):
         raise ValueError("selected: a neuron stands twice")
-    return np.bincount(chosen // (n_neurons // n_layers), minlength=n_layers) / chosen.size
+    return np.bincount(chosen.astype(np.int64) // (n_neurons // n_layers), minlength=n_layers) / chosen.size
 
 
 def fingerprint_similarity(a: ArrayLike, b: ArrayLike, metric: str = "cosine") -> float:
@@ -143,9 +153,7 @@ def uniform_band(k: int, n_layers: int, n_neurons: int, *, level: float = 0.95) 
     """
     n_layers, n_neurons = _shape(n_layers, n_neurons)
     k = check_n_neurons(k, n_neurons, "k")
-    if not 0 < level < 1:
-        raise ValueError(f"level: must be between 0 and 1, got {level}")
-    tail = (1 - level) / 2
+    tail = (1 - share("level", level, one=False)) / 2
     low, high = hypergeom.ppf([tail, 1 - tail], n_neurons, n_neurons // n_layers, k) / k
     return float(low), float(high)
 
@@ -188,11 +196,15 @@ def fingerprint_frame(
     >>> frame["shares"][0].shape, frame["draws"][0].shape
     ((6,), (500, 6))
     """
+    if isinstance(sources, str) or not np.iterable(sources) or not all(hasattr(each, "origin") for each in sources):
+        raise ValueError(f"sources: must be a list of what load_source gives, got {shown(sources)}")
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"sources: a name stands twice in {names}")
     one_of("labels", labels, LABELS)
-    runs, k = whole_number("runs", runs), check_n_neurons(k, encoder.n_neurons)
+    check_encoder(encoder)
+    runs, k = whole_number("runs", runs, 1, MOST_RUNS), check_n_neurons(k, encoder.n_neurons)
+    seed = whole_number("seed", seed, 0, MOST_SEED)
     compute: dict[str, Any] = {"store": store, "scheduler": scheduler, "progress": progress}
     work: dict[str, list[tuple[np.ndarray, Forest]]] = {name: [] for name in names}
     for source, run in product(sources, range(runs)):

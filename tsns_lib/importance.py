@@ -451,8 +451,10 @@ def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tu
     if len(shape) != 2 or 0 in shape or dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise ValueError(f"X: must be {wanted}, got {dtype} of shape {shape}")
     classes = class_numbers(y, shape[0])
-    if isinstance(activations, np.ndarray):  # the extraction has checked an entry
+    if isinstance(activations, np.ndarray):
         check_values(activations, engine)
+    elif not all(np.isfinite(block).all() for block in row_blocks(activations)):
+        raise ValueError("X: the entry holds values that are not finite; activations must be finite")
     return activations, classes
 
 

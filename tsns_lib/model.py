@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from tsns_lib.aggregation import source_pairs
 from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, rows_of_rarest
 from tsns_lib.corpora.sources import Source
-from tsns_lib.encoders import Encoder, load_encoder
+from tsns_lib.encoders import Encoder, check_encoder, load_encoder
 from tsns_lib.executors import announce, is_shown
 from tsns_lib.extraction import check_settings, extract, texts_of
 from tsns_lib.fingerprints import fingerprint
@@ -28,7 +28,7 @@ from tsns_lib.sampling import derive_seed, resample_fraction
 from tsns_lib.selectors import MultiTSNS
 from tsns_lib.store import Store, StoreError, atomic, content_hash
 from tsns_lib.transfer import check_learners, parts_of, pool_of, tsns_choices
-from tsns_lib.validation import path, positive, share, shown, whole_number
+from tsns_lib.validation import MOST_SEED, path, positive, share, shown, whole_number
 
 FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
 NEXT = "next.safetensors"  # its tensors until its facts are written, so that a kill leaves the old model or the new one
@@ -72,6 +72,8 @@ class TransferModel:
     (True, 1)
     """
 
+    _store: Store | str | os.PathLike | None = None  # that of `fit`; of a loaded model the environment's
+
     def fit(
         self,
         source_or_sources: Any,
@@ -108,14 +110,13 @@ class TransferModel:
         if not sources or not all(isinstance(source, Source) for source in sources):
             wanted = "what load_source gives, or a list of it"
             raise ValueError(f"source_or_sources: must be {wanted}, got {shown(sources)}")
-        if not isinstance(encoder, Encoder):
-            raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
+        check_encoder(encoder)
         if len({source.is_pair for source in sources}) > 1:
             raise ValueError("source_or_sources: single texts and pairs cannot be mixed")
         k = check_n_neurons(n_neurons, encoder.n_neurons)
         given_C = None if isinstance(C, str) and C == "cv" else positive("C", C)
         alpha, gamma = share("alpha", alpha, zero=True), share("gamma", gamma)
-        seed = whole_number("seed", seed, least=0)
+        seed = whole_number("seed", seed, least=0, most=MOST_SEED)
         budget = None if budget is None else whole_number("budget", budget)
         source_pairs(2, pairing)
         check_threads(n_jobs)
@@ -142,8 +143,8 @@ class TransferModel:
         X, folds = pool.X[:, choice.selected], derive_seed(seed, "folds", pool.name)
         self.C_ = given_C or max(C_GRID, key=lambda each: cv_accuracy(X, pool.y, each, folds))
         facts: dict[str, Any] = {"sources": list(pool.members), "rows": len(pool.y), "n_neurons": k, "seed": seed}
-        facts |= {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma}
-        self.settings_ = facts | reading | measured
+        facts |= {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma, "generated": pool.generated}
+        self.settings_, self._store = facts | reading | measured, store
         first = parts[0].source
         known = first.frame.drop_duplicates("label").sort_values("label").assign(text="")
         answers = Source(pool.name, first.task, "train", known, first.origin, first.classes)
@@ -197,10 +198,13 @@ class TransferModel:
             "stability": self.stability_ if np.isfinite(self.stability_) else None,
             "C": self.C_,
         }
-        for name, whole in ((NEXT, content), (FACTS, _sealed(facts, content))):
-            with atomic(place / name) as file:
-                file.write(whole)
-        os.replace(place / NEXT, place / TENSORS)
+        try:
+            for name, whole in ((NEXT, content), (FACTS, _sealed(facts, content))):
+                with atomic(place / name) as file:
+                    file.write(whole)
+            os.replace(place / NEXT, place / TENSORS)
+        except OSError as error:
+            raise StoreError(f"{place}: cannot hold the model: {error}") from error
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], encoder: Encoder | None = None) -> Self:
@@ -210,8 +214,8 @@ class TransferModel:
         the encoder is not the one of the model.
         """
         place = path("folder", folder)
-        if not isinstance(encoder, Encoder | None):
-            raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
+        if encoder is not None:
+            check_encoder(encoder)
         found = [(place / name).read_bytes() for name in (TENSORS, NEXT) if (place / name).is_file()]
         if not (place / FACTS).is_file() or not found:
             raise FileNotFoundError(f"{place}: no saved model, which is {FACTS} and {TENSORS}")
@@ -250,7 +254,7 @@ class TransferModel:
         texts, pairs = texts_of(texts_or_source, text_pairs)
         if (pairs is not None) != self._answers.is_pair:
             raise ValueError(f"texts: the model was fitted on {'pairs' if self._answers.is_pair else 'single texts'}")
-        reading = {name: self.settings_[name] for name in ("pooling", "max_length")}
+        reading = {name: self.settings_[name] for name in ("pooling", "max_length")} | {"store": self._store}
         activations = extract(texts, self.encoder_, text_pairs=pairs, progress=False, **reading)
         return computable(activations[:, self._selected])
 

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from tsns_lib.aggregation import select, source_pairs
 from tsns_lib.classifier import computable, fit_classifier, scores
-from tsns_lib.encoders import Encoder
+from tsns_lib.encoders import Encoder, check_encoder
 from tsns_lib.executors import bar, check_scheduler
 from tsns_lib.extraction import check_settings, extract, stored_activations, texts_of
 from tsns_lib.importance import Forest, Resamples, check_threads
@@ -23,7 +23,7 @@ from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
 from tsns_lib.selectors import MultiTSNS, learners_of
 from tsns_lib.store import Store
-from tsns_lib.validation import positive, share, whole_number
+from tsns_lib.validation import MOST_RUNS, MOST_SEED, positive, share, whole_number
 
 
 class Choice(NamedTuple):
@@ -159,10 +159,9 @@ def transfer_grid(
     ['majority', 'last_layer', 'all', 'f_test', 'logistic', 'random', 'tsns']
     """
     unions, tests = _checked_corpora(sources, targets)
-    if not isinstance(encoder, Encoder):
-        raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
+    check_encoder(encoder)
     neurons = _checked_neurons(neurons, encoder.n_neurons)
-    runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
+    runs, seed = whole_number("runs", runs, 1, MOST_RUNS), whole_number("seed", seed, 0, MOST_SEED)
     alpha, C, gamma = share("alpha", alpha, zero=True), positive("C", C), share("gamma", gamma)
     source_pairs(2, pairing)
     check_scheduler(scheduler)
@@ -355,6 +354,10 @@ def _checked_corpora(sources: Sequence[Any], targets: Sequence[Any]) -> tuple[li
             if places.setdefault(corpus.name, place) != place:
                 both = f"{places[corpus.name]} and {place} are both called {corpus.name!r}"
                 raise ValueError(f"{role}: {both}; give one another name: load_source(..., name=...)")
+    for source, target in product(chain(*unions), tests):
+        same = (places[source.name], source.split) == (places[target.name], target.split)
+        if same and source.name != target.name:
+            raise ValueError(f"targets: {target.name!r} has the rows of the source {source.name!r}; give both one name")
     members = [sorted(source.name for source in union) for union in unions]
     together, tested = [union_name(union) for union in members], [target.name for target in tests]
     for name, union in zip(together, members, strict=True):

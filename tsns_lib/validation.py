@@ -14,16 +14,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 LARGEST = 1e60  # squares of such values, their sums over a matrix, and squares of those stay below 1e308
 SMALLEST = 1e-8  # features that are all nearer to 0 are zeros or noise: scores divide by their squares
+MOST_RUNS = 10_000  # of a study: more would not end (our choice)
+MOST_SEED = 2**64 - 1
 MOST_CLASSES = 1_000  # more are row numbers or quantities, with which a forest would not end (our choice)
 
 
 def shown(value: Any, width: int = 80) -> str:
     """What a message shows of a value: one line, cut to a width."""
-    return " ".join(repr(value).split())[:width]
+    try:
+        return " ".join(repr(value).split())[:width]
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"a {type(value).__name__} of thousands of digits"
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -32,9 +37,9 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
         raise ValueError(f"{name}: must be a whole number, got {shown(value)}")
     number = int(value)
     if number < least:
-        raise ValueError(f"{name}: must be at least {least}, got {number}")
+        raise ValueError(f"{name}: must be at least {least}, got {shown(number)}")
     if most is not None and number > most:
-        raise ValueError(f"{name}: must be at most {most:,}, got {number:,}")
+        raise ValueError(f"{name}: must be at most {most:,}, got {f'{number:,}' if number < 1e30 else shown(number)}")
     return number
 
 
@@ -65,6 +70,8 @@ def path(name: str, value: Any) -> Path:
     """The value as a path, with `~` as the home folder where there is such a user, or a ValueError."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise ValueError(f"{name}: must be a path, got {type(value).__name__}")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name}: must be a path, got {shown(value)}")
     return Path(os.path.expanduser(value))
 
 
@@ -134,7 +141,7 @@ def one_each(name: str, values: ArrayLike, n_rows: int, what: str, verb: str = "
             raise ValueError(f"{name}: row {row} is {shown(array[row], 40)}, which is neither text nor a number")
         if len(set(kinds)) > 1:
             raise ValueError(f"{name}: mixes {what}s that cannot be compared, such as text and numbers")
-        array = np.array(array.tolist())
+        array = _exact(array) if "number" in kinds else np.array(array.tolist())
     if array.dtype.kind not in "OfiubUS":
         raise ValueError(f"{name}: must be text or whole numbers, got {array.dtype}")
     return array
@@ -179,6 +186,14 @@ def _array(name: str, values: Any, wanted: str, dtype: Any = None) -> np.ndarray
         return np.asarray(values, dtype=dtype)
     except (ValueError, TypeError, RuntimeError, OverflowError):  # rows of several lengths; a tensor on a device
         raise ValueError(f"{name}: must {wanted}, got a {type(values).__name__} that is no array") from None
+
+
+def _exact(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers as they are, of any size, which single or double precision would make one of neighbours."""
+    if not all(isinstance(number, Integral) or float(number).is_integer() for number in numbers):
+        return numbers.astype(float)
+    whole = [int(number) for number in numbers]
+    return np.array(whole, dtype=object if max(map(abs, whole)) > np.iinfo(np.int64).max else np.int64)
 
 
 def _kind(value: Any) -> str | None:

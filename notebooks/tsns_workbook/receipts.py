@@ -69,7 +69,7 @@ def inputs(
     found = {"the notebook's cells": _digest(cells)}
     found |= {f"parameter {name}": json.dumps(value) for name, value in job.parameters.items()}
     for package in ("tsns_lib", "tsns_workbook"):  # as a kernel finds it now, not as this process once did
-        found[f"code of {package}"] = code_digest.__wrapped__(package)
+        found[f"code of {package}"] = code_digest(package)
     found |= {f"version of {package}": number for package, number in versions().items()}
     if job.reads_results:
         folder = job.root / "outputs" / str(job.values.get("profile", job.profile))

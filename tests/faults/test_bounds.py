@@ -10,8 +10,11 @@ from tsns_lib import (
     SingleTSNS,
     fingerprint,
     forest_importance,
+    load_encoder,
+    load_source,
     resampled_importance,
     source_pairs,
+    transfer_grid,
     water_fill,
 )
 from tsns_lib.executors import check_scheduler
@@ -21,9 +24,15 @@ X = np.random.default_rng(0).normal(size=(40, 4))
 y = np.arange(40) % 2
 
 
+def books(name="books"):
+    return load_source(f"miniature:{name}", limit=20)
+
+
 @pytest.mark.parametrize(
     ("use", "message"),
     [
+        (lambda: transfer_grid([books()], [books("dvd")], load_encoder(), runs=10**12), "runs: must be at most 10,000"),
+        (lambda: transfer_grid([books()], [books("dvd")], load_encoder(), seed=10**5000), "seed: must be at most"),
         (lambda: Forest(n_trees=10**12), "n_trees: must be at most 1,000,000, got 1,000,000,000,000"),
         (lambda: forest_importance(X, y, n_trees=1e12), "n_trees: must be a whole number, got 1000000000000.0"),
         (lambda: resampled_importance(X, y, n_resamples=10**9), "n_resamples: must be at most 100,000, got"),

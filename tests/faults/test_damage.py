@@ -219,3 +219,12 @@ def test_sound_files_of_another_entry_or_place_are_not_believed(tmp_path, attack
     assert not entry.is_finished(len(SHARDS))
     assert np.array_equal(finished(entry, SHARDS, n_truncated=1).read(), WHOLE)
     assert entry.verify() == []
+
+
+def test_json_that_is_nested_without_end_is_damage_like_any_other(tmp_path, caplog):
+    activations, predictions = written(tmp_path)
+    (activations.path / "manifest.json").write_bytes(b"[" * 200_000)
+    (predictions.path / "identity.json").write_bytes(b"[" * 200_000)
+    assert predictions.path not in [entry.path for entry in Store(tmp_path).entries()]
+    assert not activations.is_finished(len(SHARDS))
+    assert what_is_read(*written(tmp_path)) == EXPECTED

@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -346,3 +347,24 @@ def test_a_meaning_may_name_numbers_as_floats_but_none_twice():
     assert load_source(frame, labels={1.0: "low", 2.0: "high", 3.0: ""}).classes == ("high", "low")
     with pytest.raises(ValueError, match="labels: names a class twice"):
         load_source(frame, labels={1: "low", " 1": "high", 2: "high", 3: None})
+
+
+@pytest.mark.parametrize("mark", ["#N/A", "-", "?", ".", "n.a.", "missing", "undefined", "1.#QNAN", "nan(ind)"])
+def test_a_mark_for_what_is_missing_is_no_class_among_numbers(tmp_path, mark):
+    with pytest.raises(ValueError, match="row 3, column 'label': .* among numbers is no class"):
+        load_source(pd.DataFrame({"text": ["a", "b", "c", "d"], "label": ["0", "1", mark, "1"]}))
+    assert load_source(pd.DataFrame({"text": ["a", "b"], "label": ["yes", mark]})).classes == tuple(
+        sorted(["yes", mark])
+    )
+
+
+def test_a_decimal_that_signals_is_missing():
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [Decimal(0), Decimal(1), Decimal("sNaN")]})
+    with pytest.warns(UserWarning, match="missing label in 1"):
+        assert load_source(frame).n_rows == 2
+
+
+def test_one_corpus_under_two_names_is_not_tested_on_its_own_rows(encoder):
+    books, again = (load_source("miniature:books", limit=20, name=name) for name in ("books", "again"))
+    with pytest.raises(ValueError, match="targets: 'again' has the rows of the source 'books'; give both one name"):
+        transfer_grid([books], [again], encoder, neurons=[20], runs=1, n_resamples=2, n_trees=10, progress=False)

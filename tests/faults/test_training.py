@@ -1,6 +1,7 @@
 """Fine-tuning loses nothing and says what went wrong: keys, values that are not finite, damage, kills and threads."""
 
 import dataclasses
+import gc
 import importlib
 import json
 import logging
@@ -32,7 +33,7 @@ from tsns_lib import load_encoder, load_source
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import SEAL, seal
 from tsns_lib.extraction import extract, texts_of
-from tsns_lib.store import Store, StoreError, code_digest
+from tsns_lib.store import Store, StoreError
 from tsns_lib.transferability.reinitialization import reinitialize, scramble
 
 ROOT = Path(__file__).parents[2]
@@ -640,6 +641,16 @@ def test_the_environment_does_not_change_the_precision(encoder, tmp_path, monkey
     assert fine_tune(OWN, encoder, RECIPE, store=tmp_path / "other", **QUIET).losses.tolist() == plain.losses.tolist()
 
 
+def test_a_training_leaves_nothing_in_memory(encoder, tmp_path):
+    gc.disable()  # what is left would be found at some time, and until then fill the memory
+    try:
+        fine_tune(OWN, encoder, RECIPE, store=tmp_path, **QUIET)
+        left = [each for each in gc.get_objects() if isinstance(each, training.SafeTrainer | torch.optim.Optimizer)]
+    finally:
+        gc.enable()
+    assert left == []
+
+
 def test_training_leaves_the_callers_random_numbers_alone(encoder, tmp_path):
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = random.random(), np.random.random(), float(torch.rand(1))
@@ -658,7 +669,6 @@ def test_other_code_of_a_prepare_function_is_another_encoder(encoder, tmp_path, 
         )
         sys.modules.pop("own_prepare", None)
         importlib.invalidate_caches()
-        code_digest.cache_clear()
         module = importlib.import_module("own_prepare")
         digests.append(prepared_encoder(encoder, partial(module.scale), store=tmp_path / "store").digest)
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)

@@ -108,7 +108,7 @@ def test_the_uniform_band_of_all_neurons_is_a_line():
     [
         ((10, 4, 6), 0.95, "n_layers: 6 neurons cannot be shared equally by 4 layers"),
         ((7, 2, 6), 0.95, "k: must be between 1 and the 6 neurons"),
-        ((3, 2, 6), 1.0, "level: must be between 0 and 1"),
+        ((3, 2, 6), 1.0, "level: must be in \(0, 1\)"),
     ],
 )
 def test_bad_bands_are_one_clear_line(arguments, level, message):
@@ -169,3 +169,26 @@ def test_bad_studies_are_one_clear_line(settings, changes, message):
         fingerprint_frame(sources, encoder, **{**few, **changes})
     with pytest.raises(ValueError, match="sources: a name stands twice"):
         fingerprint_frame([sources[0], sources[0]], encoder, **few)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint64"])
+def test_neuron_numbers_of_any_type(dtype):
+    assert fingerprint(np.array([0, 1, 100], dtype), 6, 2304).tolist() == [1.0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sources": "books"}, "sources: must be a list of what load_source gives, got 'books'"),
+        ({"sources": ["books"]}, r"sources: must be a list of what load_source gives, got \['books'\]"),
+        ({"encoder": "builtin:minilm"}, "encoder: must be what load_encoder gives, got str"),
+        ({"seed": 1.5}, "seed: must be a whole number, got 1.5"),
+        ({"seed": -1}, "seed: must be at least 0, got -1"),
+        ({"runs": 10**12}, "runs: must be at most 10,000, got 1,000,000,000,000"),
+    ],
+)
+def test_what_a_frame_cannot_be_made_of_is_said_before_any_work(tmp_path, change, message):
+    given = {"sources": [load_source("miniature:books", limit=20)], "encoder": load_encoder(), "store": tmp_path / "s"}
+    with pytest.raises(ValueError, match=message):
+        fingerprint_frame(**given | change)
+    assert not (tmp_path / "s").exists()

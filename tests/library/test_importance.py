@@ -320,3 +320,13 @@ def test_costs_are_said_in_units_for_people(capsys, seconds, n_bytes, said):
     assert capsys.readouterr().err == f"7 units: about {said} on disk\n"
     announce("7 units", 9, n_bytes)
     assert capsys.readouterr().err == ""  # that is soon over
+
+
+def test_an_entry_with_a_missing_value_grows_no_forest(data, tmp_path):
+    X, y = data
+    entry = Store(tmp_path).entry("activations", {"of": "somebody"})
+    entry.write(0, changed(X, 3, 1, np.nan))
+    entry.finish(1)
+    with pytest.raises(ValueError, match="X: the entry holds values that are not finite"):
+        resampled_importance(entry, y, n_resamples=2, n_trees=10, n_jobs=1, store=tmp_path)
+    assert not (tmp_path / "importance").exists()

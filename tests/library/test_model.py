@@ -225,3 +225,22 @@ def test_numbers_of_numpy_are_saved(mr, encoder, tmp_path):
     model = TransferModel().fit(mr, encoder, 20, budget=np.int64(90), fraction=np.float32(0.5), **FEW)
     model.save(tmp_path)
     assert TransferModel.load(tmp_path).settings_["budget"] == 90
+
+
+def test_it_says_that_it_was_fitted_on_generated_data(model, tmp_path):
+    model.save(tmp_path)
+    assert json.loads((tmp_path / "model.json").read_bytes())["settings"]["generated"] is True
+
+
+def test_it_predicts_with_the_store_that_it_was_fitted_with(mr, encoder, own_cache, tmp_path):
+    few = {"n_resamples": 2, "n_trees": 10, "max_length": 16, "progress": False}
+    fitted = TransferModel().fit(mr, encoder, n_neurons=20, C=0.01, store=tmp_path, **few)
+    before = set(own_cache.rglob("*"))
+    fitted.predict(["A text that no other test has read, so that it is new."])
+    assert set(own_cache.rglob("*")) == before
+
+
+def test_a_file_in_the_place_of_its_folder_is_one_line(model, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(StoreError, match="taken: cannot hold the model"):
+        model.save(tmp_path / "taken")

@@ -6,6 +6,7 @@ import json
 import lzma
 import re
 import tarfile
+import time
 import zipfile
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tsns_lib.corpora import readers
 from tsns_lib.corpora.hub import read_rows
 from tsns_lib.corpora.registry import REGISTRY
 from tsns_lib.corpora.sources import list_sources, load_source, stratified_rows
@@ -583,3 +585,35 @@ def test_list_sources_counts_what_is_there(folder):
     table = list_sources(folder).set_index("name")
     assert table["loaded_train"].dropna().to_dict() == {"sst": 5}
     assert table["loaded_dev"].isna().all()
+
+
+def test_a_class_that_is_missing_or_unknown_in_a_dataset():
+    class Some(Rows):
+        def to_pandas(self):
+            return pd.DataFrame({"review": ["a", "b", "c", "d"], "label": [0, 1, None, 1]})
+
+    with pytest.warns(UserWarning, match="missing label in 1"):
+        assert load_source(Some(), text="review").classes == ("bad", "good")
+    Some.to_pandas = lambda self: pd.DataFrame({"review": ["a", "b"], "label": [0, 7]})
+    with pytest.raises(ValueError, match="column 'label': 7 is no number of the 2 classes"):
+        load_source(Some(), text="review")
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path):
+    rows = {"text": ["a good book"] * 120_000, "label": np.arange(120_000) % 2}
+    pd.DataFrame(rows).to_parquet(tmp_path / "b.parquet", compression="zstd")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"b.parquet: not readable as Parquet \(120,000 rows in [\d,]+ bytes"):
+        load_source(tmp_path / "b.parquet")
+    assert time.monotonic() - began < 5
+
+
+def test_an_entity_of_thousands_of_digits_stays_as_it_is(tmp_path):
+    long = "&#" + "9" * 5000 + ";"
+    pd.DataFrame({"text": [f"a {long}", "b &amp; c"], "label": [0, 1]}).to_csv(tmp_path / "e.csv")
+    assert load_source(tmp_path / "e.csv", unescape=True).frame["text"].tolist() == [f"a {long}", "b & c"]
+
+
+def test_a_folder_in_the_place_of_a_corpus_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is a folder, and a file is needed"):
+        list(readers.raw_lines(tmp_path))

@@ -1,5 +1,7 @@
 """The checks of arguments: which values pass, and the one line that names what is wrong."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from tsns_lib import SingleTSNS, forest_importance, logme, resampled_importance
 from tsns_lib.importance import Forest
 from tsns_lib.store import Store
-from tsns_lib.validation import class_numbers, matrix, positive, share, whole_number
+from tsns_lib.validation import class_numbers, matrix, one_each, path, positive, share, whole_number
 
 X = np.random.default_rng(0).normal(size=(12, 4))
 MISSING = {
@@ -127,3 +129,28 @@ def test_a_wrong_argument_is_refused_before_any_forest_grows(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}: must be"):
         SingleTSNS(**{"n_neurons": 2, name: 1.5}, store=tmp_path).fit(X, X[:, 1] > 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_of_any_size_are_classes_of_their_own():
+    assert class_numbers([2**63, 2**63 + 1, 0], 3).tolist() == [1, 2, 0]
+    assert class_numbers([2**53 + 1, 2**53, 0.0], 3).tolist() == [2, 1, 0]
+    assert class_numbers([-(2**70), 5, 5], 3).tolist() == [0, 1, 1]
+    assert one_each("groups", [2**63, 2**63 + 1], 2, "group").tolist() == [2**63, 2**63 + 1]
+
+
+@pytest.mark.parametrize("labels", [[Fraction(1, 2), Fraction(1, 3)], [2**70, 0.5], [1, 1.5]])
+def test_a_quantity_of_any_type_is_no_class(labels):
+    with pytest.raises(ValueError, match="labels are classes, not quantities"):
+        class_numbers(labels, 2)
+
+
+def test_a_number_of_thousands_of_digits_is_named_and_not_written():
+    with pytest.raises(ValueError, match="n: must be at most 9, got a int of thousands of digits"):
+        whole_number("n", 10**5000, most=9)
+    with pytest.raises(ValueError, match="n: must be at least 1, got a int of thousands of digits"):
+        whole_number("n", -(10**5000))
+
+
+def test_a_path_holds_no_null_byte():
+    with pytest.raises(ValueError, match="folder: must be a path, got 'a"):
+        path("folder", "a\0b")

@@ -19,7 +19,8 @@ EXACT = 2**53  # above it, a float no longer tells neighbours apart
 # How a number is written, in text: 010 is a name, as are 1_000 and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # In a column of numbers these words are no class; in a column of names they are names.
-_NO_NAMES = {"nan", "none", "null", "na", "n/a", "<na>", "nat", "inf", "infinity", "true", "false"}
+_NO_NAMES = {"nan", "none", "null", "na", "n/a", "<na>", "nat", "inf", "infinity", "true", "false", "#n/a", "n.a."}
+_NO_NAMES |= {"", "?", ".", "missing", "undefined", "unknown", "1.#qnan", "1.#ind", "nan(ind)"}
 
 
 def numbered(labels: pd.Series, place: str) -> tuple[list[int], dict[str, int]]:
@@ -106,6 +107,8 @@ def is_missing(value: Any) -> bool:
     """Whether a cell holds nothing: white space, None, NaN, NaT or pandas.NA."""
     if isinstance(value, str):
         return not value.strip()
+    if isinstance(value, Decimal):  # pandas fails on one that signals
+        return value.is_nan()
     return value is None or bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow.parquet import read_metadata
 
 from tsns_lib.corpora.labels import is_missing, meant, numbered
 from tsns_lib.corpora.readers import MAX_TEXT, PACKED, json_object, raw_lines, undouble
 
 Records = list[dict[Any, Any]]
 
+MOST_ROWS = 100_000  # of a Parquet file that has fewer bytes (our choice)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -88,7 +90,7 @@ def read_texts(
         for ours in ("text", "text_pair")[: len(row) - bool(label)]:
             if reason := _unusable(row[ours]):
                 raise ValueError(f"{place}, row {number}, column {names[ours]!r}: {reason}")
-            plain = html.unescape(row[ours]) if unescape else row[ours]
+            plain = unescaped(row[ours]) if unescape else row[ours]
             repaired["HTML entities"] += plain != row[ours]
             row[ours] = plain.strip()
         rows[number] = row
@@ -112,6 +114,14 @@ def read_texts(
 def headings(path: Path) -> list[Any]:
     """The columns of a file, of all its rows together: in JSONL some of them may lack a column."""
     return list(dict.fromkeys(column for record in _records(path, str(path), ()) for column in record))
+
+
+def unescaped(text: str) -> str:
+    """The text with its HTML entities as characters; one with an entity of thousands of digits stays as it is."""
+    try:
+        return html.unescape(text)
+    except ValueError:
+        return text
 
 
 def _unusable(text: Any) -> str | None:
@@ -210,6 +220,9 @@ def _read_jsonl(path: Path, wanted: Iterable[str] = ()) -> Records:
 
 def _read_parquet(path: Path, wanted: Iterable[str] = ()) -> Records:
     try:
+        n_rows, n_bytes = read_metadata(path).num_rows, path.stat().st_size
+        if n_rows > max(n_bytes, MOST_ROWS):
+            raise ValueError(f"{n_rows:,} rows in {n_bytes:,} bytes, more than one row a byte")
         frame = pd.read_parquet(path)
         frame.columns = _named(frame.columns, wanted)
     # A damaged file may raise any of these, from pandas or from pyarrow.

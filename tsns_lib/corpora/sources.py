@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsns_lib.corpora import miniature
 from tsns_lib.corpora.hub import read_copies, read_hub
-from tsns_lib.corpora.labels import listed
+from tsns_lib.corpora.labels import is_missing, listed
 from tsns_lib.corpora.own import read_own
 from tsns_lib.corpora.readers import Reading
 from tsns_lib.corpora.registry import REGISTRY, SPLITS, Corpus
-from tsns_lib.validation import path, truth, whole_number
+from tsns_lib.validation import path, shown, truth, whole_number
 
 _IS_NUMBER = re.compile("-?[0-9]+")
 
@@ -365,8 +365,17 @@ def _pandas(given: Any, label: str) -> pd.DataFrame:
         raise ValueError(f"name_or_path: must have columns, got {type(given).__name__}")
     for column, feature in dict(getattr(given, "features", None) or {}).items():
         if column.strip().lower() == label.strip().lower() and (names := getattr(feature, "names", None)):
-            frame[column] = [names[number] if number >= 0 else None for number in frame[column]]  # -1: no label
+            frame[column] = [_class_name(names, number, column) for number in frame[column]]
     return frame
+
+
+def _class_name(names: Sequence[str], number: Any, column: str) -> str | None:
+    """The name of a class by its number, of which -1 is none."""
+    if is_missing(number) or number == -1:
+        return None
+    if number not in range(len(names)):
+        raise ValueError(f"column {column!r}: {shown(number)} is no number of the {len(names)} classes {shown(names)}")
+    return names[int(number)]
 
 
 def _source(

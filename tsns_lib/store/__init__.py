@@ -392,7 +392,7 @@ class Store:
         """
         found = []
         for path in self.root.glob("*/" + 64 * "[0-9a-f]"):
-            with suppress(OSError, TypeError, ValueError):
+            with suppress(OSError, TypeError, ValueError, RecursionError):
                 entry = self.entry(path.parent.name, json.loads((path / "identity.json").read_bytes()))
                 if entry.path == path:
                     found.append((entry.last_used(), entry))

@@ -71,7 +71,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.cache
 def code_digest(package: str) -> str:
     """sha256 over the names and bytes of all files of a package, or of a module's one file: which code this is."""
     spec = importlib.util.find_spec(package)
@@ -83,7 +82,7 @@ def code_digest(package: str) -> str:
     else:
         files = [Path(str(spec.origin)).resolve()]
         folder = files[0].parent
-    names = [(p.relative_to(folder).as_posix(), sha256_of(p)) for p in files]
+    names = [(p.relative_to(folder).as_posix(), once(sha256_of, p)) for p in files]
     return content_hash([json.dumps(names).encode()])
 
 

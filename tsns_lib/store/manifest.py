@@ -33,15 +33,15 @@ class Shard:
 def promises(path: Path) -> tuple[dict[str, Shard], dict[str, Any]]:
     """Shards by file name, and facts, of a manifest; a ValueError if it is not as it was written."""
     text = path.read_bytes()
-    content = json.loads(text)
     try:
+        content = json.loads(text)
         if content["format"] != FORMAT or text != _signed(content, path.parent.name):
             raise ValueError("its sha256 is another")
         shards = {line["file"]: Shard(**{**line, "shape": tuple(line["shape"])}) for line in content["shards"]}
         if list(shards) != [f"{index:05d}.npy" for index in range(len(content["shards"]))] or not shards:
             raise ValueError("it lacks a shard")
         return shards, dict(content["facts"])
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("it is no manifest") from error
 
 
