@@ -641,11 +641,15 @@ def test_the_environment_does_not_change_the_precision(encoder, tmp_path, monkey
     assert fine_tune(OWN, encoder, RECIPE, store=tmp_path / "other", **QUIET).losses.tolist() == plain.losses.tolist()
 
 
-def test_a_training_leaves_nothing_in_memory(encoder, tmp_path):
-    gc.disable()  # what is left would be found at some time, and until then fill the memory
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_training_leaves_nothing_in_memory(encoder, tmp_path, dtype):
+    kinds = TunedModel, training.SafeTrainer, torch.optim.Optimizer
+    gc.collect()
+    before = {id(each) for each in gc.get_objects() if isinstance(each, kinds)}
+    gc.disable()  # what is left would be found at some time, and until then a hundred models fill the memory
     try:
-        fine_tune(OWN, encoder, RECIPE, store=tmp_path, **QUIET)
-        left = [each for each in gc.get_objects() if isinstance(each, training.SafeTrainer | torch.optim.Optimizer)]
+        fine_tune(OWN, encoder, dataclasses.replace(RECIPE, dtype=dtype), store=tmp_path, **QUIET)
+        left = [type(each) for each in gc.get_objects() if isinstance(each, kinds) and id(each) not in before]
     finally:
         gc.enable()
     assert left == []

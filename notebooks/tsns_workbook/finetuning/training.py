@@ -169,7 +169,8 @@ def train(
             raise StoreError(f"{checkpoints}: {error}; make room or set TSNS_CACHE to another folder") from error
         steps = [line for line in trainer.state.log_history if "loss" in line]
         assert len(steps) == trainer.state.max_steps
-        del trainer  # it stands in a circle with the optimizer, which only the search for garbage finds
+    for name in ("forward", "_original_forward"):  # with bfloat16 they hold the model, which then nothing frees
+        vars(model).pop(name, None)
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise _diverged(recipe.learning_rate, f"after the last step, {name}")
@@ -188,16 +189,15 @@ def _callers_streams() -> Iterator[None]:
 
 @contextmanager
 def _few_objects(encoder: Encoder) -> Iterator[None]:
-    """Spare what is there from the search for garbage, during a training and after it: it takes half a second.
+    """Spare what is there from the trainer's search for garbage: of a notebook's objects it takes half a second.
 
-    During a training on a GPU it goes on looking at all, as what it finds may hold memory there.
+    On a GPU it goes on looking, as what it finds may hold memory there.
     """
     if encoder.device == "cpu":
         gc.freeze()
     try:
         yield
     finally:
-        gc.collect()  # a training leaves three copies of its model's size, and a hundred of them fill a machine
         gc.unfreeze()
 
 
