@@ -53,11 +53,11 @@ class Study:
         choices = {"tsns": fitted.selected_, "all": np.arange(X.shape[1])}
         if control == SKIPPED:  # nothing changes for all neurons
             choices = {"tsns": choose_distinct(fitted.importances_, X, len(fitted.selected_))}
-        rows = []
+        rows, truth = [], self.source.labels_of(self.target)
         for method, chosen in choices.items():
             predicted = fit_classifier(X[:, chosen], y).predict(computable(Z[:, chosen]))
             facts = {"source": control, "target": self.target.name, "method": method, "k": len(chosen), "run": run}
-            rows.append(facts | {"correct": predicted == self.target.frame["label"].to_numpy(), "selected": chosen})
+            rows.append(facts | {"correct": predicted == truth, "selected": chosen})
         return rows
 
 

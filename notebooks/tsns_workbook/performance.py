@@ -49,9 +49,12 @@ def noisy_copies(X: np.ndarray, n_neurons: int, *, seed: int = 0) -> np.ndarray:
 
 
 def stacked(sources: Sequence[Any], encoder: Any, max_length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put several sources one below the other and take rows at even distances: activations and labels."""
+    """Put several sources one below the other and take rows at even distances: activations and labels.
+
+    The labels are in the numbers of the first source; classes meet by name.
+    """
     X = np.concatenate([extract(source, encoder, max_length=max_length) for source in sources])
-    return evenly(X, np.concatenate([source.frame["label"].to_numpy() for source in sources]), rows)
+    return evenly(X, np.concatenate([sources[0].labels_of(source) for source in sources]), rows)
 
 
 def by_size(sizes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -97,9 +97,9 @@ def source_model_logme(tuned: FineTuned, target: Any, *, intercept: bool = True,
     return logme(states, labels, intercept=intercept)
 
 
-def tuned_scores(tuned: FineTuned, target: Any) -> dict[str, Any]:
-    """How a fine-tuned model does on a target: what `judge` says of it."""
-    return judge(target.frame["label"].to_numpy(), tuned.logits(target), tuned.classes)
+def tuned_scores(tuned: FineTuned, source: Any, target: Any) -> dict[str, Any]:
+    """How a model that was fine-tuned on a source does on a target: what `judge` says of it; classes meet by name."""
+    return judge(source.labels_of(target), tuned.logits(target), tuned.classes)
 
 
 def seconds_from_empty(work: Callable[[Store], Any]) -> float:

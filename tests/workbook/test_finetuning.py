@@ -19,6 +19,7 @@ from tiny_encoders import tiny_folder
 from tsns_workbook.finetuning import training
 from tsns_workbook.finetuning.finetune import TENSORS, Recipe, fine_tune, planned
 from tsns_workbook.finetuning.prepared import prepared_encoder
+from tsns_workbook.ranking import tuned_scores
 
 from tsns_lib import load_encoder, load_source
 from tsns_lib.corpora.sources import Source
@@ -53,6 +54,14 @@ def tune(encoder, tmp_path_factory):
 
 def trained(finetuned):
     return set(finetuned.entry.facts()["tensors"])
+
+
+def test_a_tuned_model_is_scored_by_the_names_of_the_classes(tune):
+    target = load_source("miniature:dvd", limit=12)
+    other = replace(target, frame=target.frame.assign(label=1 - target.frame["label"]), classes=target.classes[::-1])
+    ours, theirs = (tuned_scores(tune(method="head", head_layer=1), BOOKS, each) for each in (target, other))
+    assert ours["correct"].tolist() == theirs["correct"].tolist()
+    assert (ours["accuracy"], ours["auc"]) == (theirs["accuracy"], theirs["auc"])
 
 
 # what is trained

@@ -1,6 +1,7 @@
 """The frames that the benchmarks return, and what is made of them; no time is asserted."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,14 @@ def test_ratios_are_drawn_for_what_was_measured(compared):
     missing = pd.DataFrame([{"forest": "a forest of tomorrow", "note": "not installed"}])
     figure = performance.ratio_plot(pd.concat([compared, missing]), "forest", title="made up", than="scikit-learn")
     assert len(figure.axes[0].patches) == len(compared)
+
+
+def test_sources_are_stacked_by_the_names_of_their_classes():
+    books, dvd = (load_source(f"miniature:{name}", limit=6) for name in ("books", "dvd"))
+    other = replace(dvd, frame=dvd.frame.assign(label=1 - dvd.frame["label"]), classes=dvd.classes[::-1])
+    X, y = performance.stacked([books, other], load_encoder(), 16, 12)
+    assert X.shape == (12, 2304)
+    assert y.tolist() == [*books.frame["label"], *dvd.frame["label"]]
 
 
 def test_operations_of_one_token_are_two_for_each_weight():
