@@ -419,6 +419,12 @@ MUTANTS = [
                 '"finetuned": self.entry.key, ',
                 "test_predictions_and_embeddings_belong_to_a_model_and_to_texts",
             ),
+            (
+                "the versions",
+                "grids.py",
+                '"versions": {package: version(package) for package in (*COMPUTED_BY, "numpy", "scikit-learn")},',
+                "test_another_version_of_what_predicts_is_another_key_of_the_intact_encoders_predictions",
+            ),
         ]
     ),
 ]

@@ -126,7 +126,7 @@ def shifted(factor, model):
     return model
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers"])
+@pytest.mark.parametrize("package", ["torch", "transformers", "tokenizers", "accelerate"])
 def test_another_version_of_what_draws_is_another_key(encoder, monkeypatch, package):
     prepare = partial(reinitialize, layers=[1], seed=1)
     before = key(encoder), prepared.identity_of(prepare)
@@ -137,17 +137,18 @@ def test_another_version_of_what_draws_is_another_key(encoder, monkeypatch, pack
 
 
 def test_the_key_of_known_input_is_what_it_was(monkeypatch):
-    monkeypatch.setattr(prepared, "version", lambda package: "1.0")
+    for module in (prepared, grids):
+        monkeypatch.setattr(module, "version", lambda package: "1.0")
     books, recipe = load_source("miniature:books", limit=16), Recipe(epochs=1, max_length=16)
     assert labels_digest(np.array([0, 1, 1, -7])) == "f3f8d410383537c0cf55162569296b8b90f33018355c1fdf5dded96ea34e7c72"
     assert (
         key(load_encoder(), books, recipe, tuned_layers=[4, 5])
-        == "4469663864e038af28dd3b67058a4479f2b75761ab251fb172e2bc229d727e20"
+        == "7f1a86a72a73a86039552b7303327bf045a010e354f7404ba652bed8d81259d6"
     )
 
     dvd, neurons = load_source("miniature:dvd", limit=16), np.arange(5)
     identity = grids._identity(load_encoder(), None, 0.01, 16, books, dvd, neurons)
-    digest = "e5d1ca9d774e5cf7adba456c1bb7c3b2a09b80ae26e60eb1a93cf29c0450633f"
+    digest = "522dc9f40338f0c4babc0a780fd552c93e79d7bee6b0f8db2ee9a792fdf4bff8"
     assert Store("unused").entry("predictions", identity).key == digest
 
 
@@ -167,6 +168,17 @@ def test_another_value_of_every_argument_is_another_key_of_re_initialised_predic
     ]
     keys = [Store("unused").entry("predictions", grids._identity(**(known | changes))).key for changes in [{}, *others]]
     assert len(set(keys)) == 10
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "tokenizers", "numpy", "scikit-learn"])
+def test_another_version_of_what_predicts_is_another_key_of_the_intact_encoders_predictions(
+    encoder, monkeypatch, package
+):
+    known = encoder, None, 0.01, 16, OWN, OWN, np.arange(5)
+    before = grids._identity(*known)
+    assert grids._identity(*known) == before
+    monkeypatch.setattr(grids, "version", lambda name: "9.9" if name == package else version(name))
+    assert grids._identity(*known) != before
 
 
 def test_predictions_and_embeddings_belong_to_a_model_and_to_texts(encoder, whole, tmp_path):

@@ -23,6 +23,7 @@ from tsns_workbook.ranking import tuned_scores
 
 from tsns_lib import load_encoder, load_source
 from tsns_lib.corpora.sources import Source
+from tsns_lib.encoders import seal
 from tsns_lib.extraction import extract
 from tsns_lib.store import StoreError
 from tsns_lib.transferability.reinitialization import changes, reinitialize, scramble
@@ -286,6 +287,35 @@ def test_the_trained_layers_are_an_encoder(tune):
 def test_a_model_with_adapters_is_no_encoder(tune):
     with pytest.raises(ValueError, match="encoder: a model with adapters is no plain encoder"):
         tune(head_layer=2, tuned_layers=[2], method="adapter").encoder()
+
+
+@pytest.fixture
+def versioned(tmp_path):
+    """An encoder whose tokens come of a file that its tokenizer_config.json names for this version of transformers."""
+    folder = tiny_folder("bert", tmp_path / "versioned")
+    settings, plain = (json.loads((folder / name).read_text()) for name in ("tokenizer_config.json", "tokenizer.json"))
+    vocabulary = plain["model"]["vocab"]
+    vocabulary["bim"], vocabulary["tak"] = vocabulary["tak"], vocabulary["bim"]
+    (folder / "tokenizer.4.0.0.json").write_text(json.dumps(plain))
+    settings["fast_tokenizer_files"] = ["tokenizer.4.0.0.json", "tokenizer.json"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return load_encoder(folder)
+
+
+def test_what_is_made_of_an_encoder_reads_its_tokens(encoder, versioned, tmp_path):
+    ids = [each.tokenizer("bim tak sel")["input_ids"] for each in (encoder, versioned)]
+    assert ids == [[2, 5, 6, 7, 3], [2, 6, 5, 7, 3]]
+    drawn = partial(reinitialize, layers=[1], seed=2)
+    options = {"seed": 0, "store": tmp_path / "store", "progress": False}
+    prepared = prepared_encoder(versioned, drawn, store=tmp_path / "store")
+    trained = fine_tune(BOOKS, versioned, RECIPE, **options).encoder()
+    for made in (prepared, trained):
+        assert made.tokenizer("bim tak sel")["input_ids"] == [2, 6, 5, 7, 3]
+    # an encoder that was stored without the file is made again
+    (prepared.folder / "tokenizer.4.0.0.json").unlink()
+    seal(prepared.folder)
+    again = prepared_encoder(versioned, drawn, store=tmp_path / "store")
+    assert again.digest == prepared.digest and again.tokenizer("bim tak sel")["input_ids"] == [2, 6, 5, 7, 3]
 
 
 def test_a_prepared_encoder_holds_what_was_prepared(encoder, tmp_path):

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.metrics import matthews_corrcoef
 from tsns_lib.classifier import computable, fit_classifier, scores
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import announce, bar, is_shown
-from tsns_lib.extraction import EXTRACTION_VERSION, stored_activations, texts_digest, texts_of
+from tsns_lib.extraction import COMPUTED_BY, EXTRACTION_VERSION, stored_activations, texts_digest, texts_of
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.store import Store, content_hash
 from tsns_lib.transferability.reinitialization import reinitialize, scramble
@@ -341,6 +342,7 @@ def _identity(
         "target": texts_digest(*texts_of(target, None)),
         "extraction_version": EXTRACTION_VERSION[encoder.dtype],
         "redrawn_version": REINITIALIZED_VERSION,
+        "versions": {package: version(package) for package in (*COMPUTED_BY, "numpy", "scikit-learn")},
         "labels": labels_digest(labels_of(source)),
         "neurons": content_hash([neurons.astype("<i8").tobytes()]),
     }

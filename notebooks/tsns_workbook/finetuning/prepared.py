@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from tsns_lib.encoders import SEAL, TOKENIZER_EXTRAS, TOKENIZER_FILES, Encoder, load_encoder, quiet_transformers, seal
+from tsns_lib.encoders import SEAL, WEIGHTS_INDEX, Encoder, load_encoder, quiet_transformers, seal
 from tsns_lib.store import Store, StoreError, code_digest
 from tsns_lib.store.manifest import plain
 
@@ -64,7 +64,10 @@ def stored_encoder(
     def kept() -> Encoder | None:
         if not (entry.path / SEAL).is_file():
             return None
-        return load_encoder(entry.path, device=encoder.requested_device, dtype=encoder.dtype)
+        found = load_encoder(entry.path, device=encoder.requested_device, dtype=encoder.dtype)
+        if _of_the_tokenizer(found) != _of_the_tokenizer(encoder):
+            raise StoreError(f"{entry.path}: has another tokenizer than {encoder.name}")
+        return found
 
     if (entry.path / SEAL).is_file() and not entry.is_claimed():
         log.warning("%s: its identity is another; this encoder is made again", entry.path)
@@ -97,12 +100,18 @@ def _fill(folder: Path, encoder: Encoder, altered: "Callable[[], nn.Module]") ->
                 if path.name not in ("identity.json", ".lock"):
                     path.unlink()
             model.save_pretrained(folder)
-            for name in (*TOKENIZER_FILES, *TOKENIZER_EXTRAS):
-                if (encoder.folder / name).is_file():
-                    shutil.copy(encoder.folder / name, folder)
+            for name in _of_the_tokenizer(encoder):
+                shutil.copy(encoder.folder / name, folder)
             seal(folder)
         except (OSError, SafetensorError) as error:
             raise StoreError(f"{folder}: {error}; make room or set TSNS_CACHE to another folder") from error
+
+
+def _of_the_tokenizer(encoder: Encoder) -> dict[str, str]:
+    """sha256 of the files that say how texts become tokens: all that are neither configuration nor weights."""
+    others = ("config.json", WEIGHTS_INDEX)
+    named = encoder.files.items()
+    return {name: digest for name, digest in named if name not in others and not name.endswith(".safetensors")}
 
 
 def discard(folder: Path) -> None:
@@ -135,8 +144,9 @@ def temporary_store() -> Iterator[Store]:
 
 
 def drawn_by() -> dict[str, str]:
-    """Versions of what draws new weights, orders rows and trains: another one may do it otherwise."""
-    return {package: version(package).partition("+")[0] for package in ("torch", "transformers", "accelerate")}
+    """Versions of what makes tokens, draws new weights, orders rows and trains: another one may do it otherwise."""
+    packages = ("torch", "transformers", "tokenizers", "accelerate")
+    return {package: version(package).partition("+")[0] for package in packages}
 
 
 def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
