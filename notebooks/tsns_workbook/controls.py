@@ -128,7 +128,7 @@ def changed_pairs(source: Any, target: Any, seed: int) -> dict[str, tuple[Any, A
     """Source and target as they are, with a target that was tampered with, and with one other label in the source."""
     rng = np.random.default_rng(derive_seed(seed, "target"))
     taught, tested = source.frame, target.frame
-    flips = [frame["label"].max() + frame["label"].min() - frame["label"] for frame in (taught, tested)]
+    flips = [_next_class(frame["label"]) for frame in (taught, tested)]
     one_flip = taught["label"].where(taught.index > 0, flips[0])
     targets = {
         "nothing": tested,
@@ -138,6 +138,12 @@ def changed_pairs(source: Any, target: Any, seed: int) -> dict[str, tuple[Any, A
     }
     pairs = {change: (source, replace(target, frame=frame)) for change, frame in targets.items()}
     return pairs | {"source: one label flipped": (replace(source, frame=taught.assign(label=one_flip)), target)}
+
+
+def _next_class(labels: pd.Series) -> pd.Series:
+    """Move every label to the next class, and the last to the first: of two, each to the other."""
+    classes, numbers = np.unique(labels, return_inverse=True)
+    return pd.Series(np.roll(classes, -1)[numbers], labels.index)
 
 
 # what came of it

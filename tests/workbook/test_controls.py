@@ -141,6 +141,17 @@ def test_every_tensor_of_a_random_encoder_differs_and_none_from_itself():
     assert controls.tensor_table(trained, trained)["differ"].sum() == 0
 
 
+def test_every_label_that_is_flipped_moves_to_another_class(corpora):
+    pairs = controls.changed_pairs(*corpora, seed=0)
+    (source, _), (_, target) = pairs["source: one label flipped"], pairs["target: all labels flipped"]
+    assert (target.frame["label"] == 1 - corpora[1].frame["label"]).all()
+    assert (source.frame["label"] != corpora[0].frame["label"]).tolist() == [True] + 59 * [False]
+    three = [replace(corpus, frame=corpus.frame[:5].assign(label=[3, 1, 3, 8, 8])) for corpus in corpora]
+    pairs = controls.changed_pairs(*three, seed=0)
+    assert pairs["source: one label flipped"][0].frame["label"].tolist() == [8, 1, 3, 8, 8]
+    assert pairs["target: all labels flipped"][1].frame["label"].tolist() == [8, 3, 8, 1, 1]
+
+
 @pytest.fixture(scope="module")
 def leaks(corpora):
     settings = {"neurons": [50], "max_length": 16, "progress": False} | FEW
