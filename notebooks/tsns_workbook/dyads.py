@@ -68,6 +68,9 @@ def t_interval(values: ArrayLike, others: ArrayLike | None = None) -> Measured:
     for name, sample in found.items():
         if sample.ndim != 1 or len(sample) < 2:
             raise ValueError(f"{name}: need one for each of at least two sources, got shape {sample.shape}")
+        if not np.isfinite(sample).all():
+            place = np.isfinite(sample).argmin()
+            raise ValueError(f"{name}: a value is not finite, {sample[place]} in place {place}")
     estimate = float(found["values"].mean()) - (0.0 if others is None else float(found["others"].mean()))
     if all(np.ptp(sample) < 1e-12 for sample in found.values()):  # no spread at all: the mean is exact
         return Measured(estimate, estimate, estimate, float(estimate == 0))
@@ -144,6 +147,12 @@ def correlate(relations: Sequence[Relation], correlation: str, *, within: bool =
     least = min(len(x) for x, _ in relations)
     if least < FEWEST:
         raise ValueError(f"relations: need at least four sources in every group, got {least}")
+    for pair in relations:
+        for side, values in zip(("predictor", "outcome"), pair, strict=True):
+            unknown = np.argwhere(~np.isfinite(values) & ~np.eye(len(values), dtype=bool)).tolist()
+            if unknown:
+                first, second = unknown[0]
+                raise ValueError(f"relations: the {side} is {values[first, second]} for sources {first} and {second}")
     prepare = _preparation(correlation, within)
     predictors, outcomes = ([prepare(relation[side]) for relation in relations] for side in (0, 1))
     estimate = _pearson(predictors, outcomes)

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import t
 
 from tsns_workbook.report import Interval
-from tsns_workbook.statistics import CELL, PERCENTILES, Cell, Sides
+from tsns_workbook.statistics import CELL, PERCENTILES, Cell, Sides, answers
 
 
 def tuned_accuracy(grid: pd.DataFrame) -> pd.DataFrame:
@@ -55,7 +55,7 @@ def contrast(grid: pd.DataFrame, sides: Sides) -> Interval | None:
 def hits_of(grid: pd.DataFrame) -> dict[Cell, np.ndarray]:
     """What every cell got right, in percent: (runs, rows of the target)."""
     rows = grid.sort_values("run", kind="stable").groupby(CELL, sort=False)["correct"]
-    return {cell: 100 * np.stack(correct.to_list()).astype(float) for cell, correct in rows}
+    return {cell: 100.0 * np.stack([answers("correct", of_run) for of_run in correct]) for cell, correct in rows}
 
 
 def _interval(parts: Iterable[tuple[str, str, np.ndarray]]) -> Interval:

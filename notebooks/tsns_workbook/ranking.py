@@ -7,6 +7,7 @@ measure is its mean over all orders of tied sources.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -287,8 +288,21 @@ def _jackknife(values: np.ndarray) -> Interval:
 
 
 def matrices(pairs: pd.DataFrame, predictor: str, outcome: str) -> list[Dyads]:
-    """A predictor and an outcome as a relation for each task, for the tests of `dyads`."""
-    by_task = [rows for _, rows in pairs.groupby("task", sort=False)]
+    """A predictor and an outcome as a relation for each task, for the tests of `dyads`.
+
+    Every ordered pair of the task's sources needs a finite number of both: a gap would be permuted like a number.
+    """
+    by_task = [rows[rows["source"] != rows["target"]] for _, rows in pairs.groupby("task", sort=False)]
+    for rows in by_task:
+        ends = list(zip(rows["source"], rows["target"], strict=True))
+        for a, b in permutations(sorted({*rows["source"], *rows["target"]}), 2):
+            if (a, b) not in ends:
+                raise ValueError(f"pairs: has no row of {a} → {b}")
+        for name in (predictor, outcome):
+            values = numbers(name, rows[name], "a number for each pair")
+            if not np.isfinite(values).all():
+                place = np.isfinite(values).argmin()
+                raise ValueError(f"{name}: is {values[place]} for {' → '.join(ends[place])}")
     sides = [
         [rows.pivot(index="source", columns="target", values=name) for name in (predictor, outcome)] for rows in by_task
     ]

@@ -10,6 +10,7 @@ counts the rows of a target once, not once for each source.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, t
 
 from tsns_lib.sampling import derive_seed
+from tsns_lib.validation import shown
 from tsns_workbook.report import Interval, Key
 
 CELL = ["source", "target", "method", "k"]
@@ -120,6 +122,8 @@ def _check(grid: pd.DataFrame) -> None:
         raise ValueError(f"grid lacks the column {missing[0]!r}")
     if grid.empty:
         raise ValueError("grid has no rows")
+    for cell in grid["correct"]:
+        answers("correct", cell)
     repeated = grid.duplicated([*CELL, "run"])
     if repeated.any():
         raise ValueError(f"grid holds a run twice: {grid.loc[repeated, [*CELL, 'run']].iloc[0].to_dict()}")
@@ -127,6 +131,21 @@ def _check(grid: pd.DataFrame) -> None:
     for target, shortest, longest in lengths.itertuples():
         if shortest != longest or shortest == 0:
             raise ValueError(f"target {target!r} has correct of {shortest} and of {longest} rows; one length is needed")
+
+
+def answers(name: str, values: ArrayLike) -> NDArray[np.bool_]:
+    """Which rows are right, as booleans; a ValueError where something is neither True or False nor 1 or 0.
+
+    A missing answer, or text such as "False", would else count as right.
+    """
+    array = np.asarray(values)
+    if array.dtype != bool:
+        for value in array.ravel().tolist():
+            if not isinstance(value, Real | np.bool_) or value not in (0, 1):
+                raise ValueError(f"{name}: must be True or False for each row, and {shown(value, 40)} is neither")
+    if array.ndim == 0:
+        raise ValueError(f"{name}: must be True or False for each row, got {shown(values, 40)} alone")
+    return array.astype(bool)
 
 
 # accuracies
@@ -261,7 +280,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     >>> mcnemar([True, True, True, False], [False, False, False, False])
     McNemar(p=0.25, only_a=3, only_b=0)
     """
-    a, b = np.atleast_2d(np.asarray(correct_a, dtype=bool)), np.atleast_2d(np.asarray(correct_b, dtype=bool))
+    a, b = np.atleast_2d(answers("correct_a", correct_a)), np.atleast_2d(answers("correct_b", correct_b))
     if a.shape[1] != b.shape[1] or (a.shape[0] != b.shape[0] and 1 not in (a.shape[0], b.shape[0])):
         raise ValueError(f"correct_a and correct_b do not fit: shapes {a.shape} and {b.shape} (runs, rows)")
     discordant = zip((a & ~b).sum(axis=1).tolist(), (b & ~a).sum(axis=1).tolist(), strict=True)

@@ -120,6 +120,18 @@ def test_two_groups_of_sources_are_compared_by_welchs_interval():
     assert found.low < found.estimate < found.high
 
 
+def test_what_is_not_finite_is_named():
+    holed = square(1)
+    holed[2, 3] = np.nan
+    np.fill_diagonal(holed, np.nan)  # which is never read
+    with pytest.raises(ValueError, match="relations: the outcome is nan for sources 2 and 3"):
+        correlate([(square(0), holed)], "spearman")
+    with pytest.raises(ValueError, match="relations: the predictor is nan for sources 2 and 3"):
+        correlate([(holed, square(0))], "pearson", within=True)
+    with pytest.raises(ValueError, match="others: a value is not finite, inf in place 1"):
+        t_interval([1.0, 2.0], [3.0, np.inf])
+
+
 def test_one_source_has_no_interval():
     with pytest.raises(ValueError, match="at least two sources"):
         t_interval([1.0])

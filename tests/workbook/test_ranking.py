@@ -154,6 +154,19 @@ def test_chance_permutes_sources_as_sources_and_targets(pairs):
     assert table.loc["random", ["spearman", "detectable", "p"]].isna().all()
 
 
+@pytest.mark.parametrize(
+    "judge", [above_chance, lambda pairs, *names: chance_table(pairs, *([name] for name in names))]
+)
+def test_a_gap_in_the_pairs_is_named(pairs, judge):
+    for name in ("oracle", "tuned"):
+        for gap in (np.nan, np.inf):
+            holed = pairs.assign(**{name: pairs[name].mask(pairs.index == 7, gap)})
+            with pytest.raises(ValueError, match=f"^{name}: is {gap} for d → b$"):
+                judge(holed, "oracle", "tuned")
+    with pytest.raises(ValueError, match="^pairs: has no row of d → b$"):
+        judge(pairs.drop(index=7), "oracle", "tuned")
+
+
 def test_a_predictor_that_knows_the_best_source_is_above_chance_whoever_the_target_is():
     names = list("abcdef")
     quality = dict(zip(names, range(6), strict=True))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 from tsns_workbook import statistics
+from tsns_workbook.few_runs import hits_of
 from tsns_workbook.statistics import (
     CELL,
     McNemar,
@@ -261,3 +262,28 @@ def test_mcnemar_is_symmetric(correct):
 def test_mcnemar_refuses_what_does_not_fit(shapes):
     with pytest.raises(ValueError, match="do not fit: shapes"):
         mcnemar(*(np.ones(shape, bool) for shape in shapes))
+
+
+NEITHER = [
+    ([True, float("nan")], "nan"),
+    (["True", "False"], "'True'"),
+    ([True, None], "None"),
+    ([1, 2], "2"),
+    (pd.array([True, pd.NA], "boolean"), "<NA>"),
+]
+
+
+@pytest.mark.parametrize(("answers", "shown"), NEITHER)
+def test_what_is_neither_right_nor_wrong_is_refused(answers, shown):
+    with pytest.raises(ValueError, match=f"correct_b: must be True or False for each row, and {shown} is neither"):
+        mcnemar([True, False], answers)
+    grid = make_grid({("a", "b", *A, 0): [1, 0], ("a", "b", *A, 1): [1, 0]})
+    grid.at[1, "correct"] = answers
+    for read in (bootstrap, hits_of):
+        with pytest.raises(ValueError, match=f"correct: must be True or False for each row, and {shown} is neither"):
+            read(grid)
+
+
+def test_zeros_and_ones_are_answers():
+    assert mcnemar(np.ones(6, np.int8), pd.Series([False] * 6, dtype=object)) == McNemar(2 / 64, 6, 0)
+    assert mcnemar([1.0, 0.0], pd.array([False, True], "boolean")) == McNemar(1.0, 1, 1)
