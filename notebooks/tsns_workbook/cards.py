@@ -16,10 +16,11 @@ def card(encoder: Any) -> dict[str, Any] | None:
     return next((card for card in _cards().values() if name in card["names"] or card.get("weights") == weights), None)
 
 
-def seen_in_training(encoder: Any, source: str) -> bool:
+def seen_in_training(encoder: Any, source: Any) -> bool:
     """Say whether an encoder (or its name) was trained on a source or, of a union, on one of its members.
 
-    A generated source was seen by nobody, and of an encoder without a card nothing is known: both are False.
+    A `Source` is known by its corpus, whatever it is called; of a name alone, the corpora of Table 1 are known. A
+    generated source was seen by nobody, and of an encoder without a card nothing is known: both are False.
 
     Examples
     --------
@@ -29,17 +30,23 @@ def seen_in_training(encoder: Any, source: str) -> bool:
     (True, False)
     """
     known = card(encoder)
-    return known is not None and any(name.removeprefix("hub:") in known["seen"] for name in source.split("+"))
+    if known is None:
+        return False
+    if isinstance(source, str):
+        return any(name.removeprefix("hub:") in known["seen"] for name in source.split("+"))
+    return not source.generated and source.origin.get("corpus", "").removeprefix("hub:") in known["seen"]
 
 
-def marked(source: str, encoder: Any = None) -> str:
-    """Write a source with † if the encoder was trained on it; of a union, each member.
+def marked(source: Any, encoder: Any = None) -> str:
+    """Write a source, or a name, with † if the encoder was trained on it; of a union, each member.
 
     Examples
     --------
     >>> marked("rte+qqp", "builtin:minilm")
     'rte+qqp †'
     """
+    if not isinstance(source, str):
+        return f"{source.name} †" if encoder is not None and seen_in_training(encoder, source) else source.name
     if encoder is None:
         return source
     return "+".join(f"{name} †" if seen_in_training(encoder, name) else name for name in source.split("+"))

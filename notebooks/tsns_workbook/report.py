@@ -90,21 +90,24 @@ def label(method: str, k: int) -> str:
 # what was loaded
 
 
-def mark_seen(frame: pd.DataFrame, encoder: Any, generated: bool = False) -> pd.DataFrame:
-    """Write † behind the name of every corpus that the encoder was trained on, in the cells and labels of a frame.
+def mark_seen(frame: pd.DataFrame, encoder: Any, sources: Iterable[Any]) -> pd.DataFrame:
+    """Write † behind the name of every source that the encoder was trained on, in the cells and labels of a frame.
+
+    `sources` are those that the frame is about, or their names.
 
     Examples
     --------
     >>> rows = pd.DataFrame({"source": ["rte+qqp", "miniature:qqp"]}, index=["snli → qqp", "mrpc"])
-    >>> mark_seen(rows, "builtin:minilm")
+    >>> mark_seen(rows, "builtin:minilm", ["rte", "qqp", "snli", "mrpc", "miniature:qqp"])
                           source
     snli † → qqp †     rte+qqp †
     mrpc            miniature:qqp
     """
-    seen = (card(encoder) or {}).get("seen")
-    if generated or not seen:
+    seen = [getattr(source, "name", source) for source in sources if seen_in_training(encoder, source)]
+    if not seen:
         return frame
-    names = re.compile(rf"(?<![\w:])((?:hub:)?(?:{'|'.join(map(re.escape, seen))}))(?!\w)")
+    shown = "|".join(re.escape(name) for name in {*seen, *map(short_name, seen)})
+    names = re.compile(rf"(?<![\w:/.-])({shown})(?!\w|[./-]\w)")  # and not in the name of a file
 
     def mark(value: Any) -> Any:
         return names.sub(r"\1 †", value) if isinstance(value, str) else value
@@ -120,7 +123,7 @@ def sources_table(sources: Iterable[Any], encoder: Any = None) -> pd.DataFrame:
     """
     rows = [
         {
-            "source": marked(source.name, encoder),
+            "source": marked(source, encoder),
             "task": source.task,
             "split": source.split,
             "rows": source.n_rows,

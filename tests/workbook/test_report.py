@@ -21,6 +21,7 @@ from tsns_workbook.report import (
     claims_table,
     encoder_table,
     label,
+    mark_seen,
     reading,
     result,
     seen_in_training,
@@ -357,9 +358,27 @@ def test_what_the_encoder_was_trained_on_is_marked():
 def test_generated_sources_are_never_marked():
     sources = [load_source("miniature:qqp")]
     assert sources_table(sources, load_encoder())["source"].tolist() == ["miniature:qqp"]
-    own = [replace(source, name="qqp") for source in sources]
-    name = "source († the encoder was trained on it)"
-    assert sources_table(own, load_encoder())[name].tolist() == ["qqp †"]
+    called_so = [replace(source, name="qqp") for source in sources]
+    assert sources_table(called_so, load_encoder())["source"].tolist() == ["qqp"]
+
+
+def test_a_source_is_known_by_its_corpus_whatever_it_is_called(tmp_path):
+    (tmp_path / "qqp.csv").write_text("text,label\na,1\nb,0\n")
+    made = load_source("miniature:snli")
+    real = made.origin | {"kind": "files", "corpus": "snli", "path": "SNLI/snli_1.0_train.jsonl"}
+    captions = replace(made, name="captions", origin=real)
+    of_hub = replace(made, name="hub:mnli", origin=made.origin | {"kind": "hub", "corpus": "hub:mnli"})
+    mine = load_source(tmp_path / "qqp.csv", name="qqp.csv")
+    sources = [captions, of_hub, mine, replace(made, name="qqp")]
+    assert [seen_in_training("builtin:minilm", source) for source in sources] == [True, True, False, False]
+    shown = sources_table([captions, mine], "builtin:minilm").iloc[:, 0].tolist()
+    assert shown == ["captions †", "qqp.csv"]
+    frame = pd.DataFrame(
+        {"pair": ["captions → qqp", "captions+mnli", "data/captions.csv"]}, index=["qqp.csv", "x", "y"]
+    )
+    marked = mark_seen(frame, "builtin:minilm", sources)
+    assert marked["pair"].tolist() == ["captions † → qqp", "captions †+mnli †", "data/captions.csv"]
+    assert marked.index.tolist() == ["qqp.csv", "x", "y"]
 
 
 def test_claims_about_seen_corpora_are_marked_on_real_data_only():
