@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tsns_lib.validation import LARGEST, shown
 from tsns_workbook.paper import CLAIMS, FAMILIES
 from tsns_workbook.plots import BLUE, FAINT, STYLE, finish
 from tsns_workbook.report import (
@@ -68,8 +69,8 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
     """Read the `results.json` of every notebook of a profile that judges a claim, in the order of their names.
 
     Every problem is one line: a file that cannot be read, is of another profile or of a notebook that is gone (its
-    claims are left out), a claim that is not the paper's or was judged before (left out, too), and a notebook whose
-    latest run failed, so that its figures are those of an earlier run.
+    claims are left out), a claim that is damaged, not the paper's, or was judged before (left out, too), and a notebook
+    whose latest run failed, so that its figures are those of an earlier run.
     """
     results: list[Result] = []
     problems: list[str] = []
@@ -88,6 +89,10 @@ def read_results(folder: Path, profile: str) -> tuple[list[Result], list[str]]:
             problems.append(f"{path.name}: {error}")
             continue
         for row in list(result.claims):
+            if field := _wrong_field(row):
+                problems.append(f"{path.name}: left out claim {shown(row['id'], 40)}, whose {field}")
+                result.claims.remove(row)
+                continue
             if judged_by.get(row["id"]) == "":
                 judged_by[row["id"]] = name
                 continue
@@ -245,14 +250,37 @@ def _read(path: Path, profile: str) -> Result:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         claims = [row | {field: row[field] for field in NEEDED} for row in facts["claims"]]
-        is_generated = facts["data"] == "generated"
-        result = Result(facts["notebook"], facts["encoder"], is_generated, claims, facts["tables"])
+        is_generated = {"generated": True, "real": False}[facts["data"]]
+        notebook, encoder = facts["notebook"], facts["encoder"]
+        tables = {name: [dict(row) for row in rows] for name, rows in facts["tables"].items()}
+        if not (isinstance(notebook, str) and isinstance(encoder, str)):
+            raise TypeError(f"notebook and encoder are no names: {shown([notebook, encoder])}")
+        result = Result(notebook, encoder, is_generated, claims, tables)
         recorded_profile = facts["profile"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"is no readable record of a notebook ({type(error).__name__}: {error})") from error
     if recorded_profile != profile:
         raise ValueError(f"is of profile {recorded_profile!r}, not of {profile!r}")
     return result
+
+
+def _wrong_field(row: dict[str, Any]) -> str:
+    """Which field of a recorded claim cannot be judged, and what it holds instead; or nothing ("")."""
+    ours, interval, p = row["ours"], row["interval"], row.get("p")
+    ends = interval if isinstance(interval, list) else []
+    is_interval = len(ends) == 2 and all(map(_is_number, ends)) and ends[0] <= ends[1]
+    fits = {
+        "id": isinstance(row["id"], str),
+        "ours": ours is None or _is_number(ours),
+        "interval": is_interval if ours is not None else interval is None,
+        "p": p is None or (_is_number(p) and 0 <= p <= 1),
+    }
+    fits |= {flag: isinstance(row.get(flag), bool | None) for flag in ("above_majority", "by_selection")}
+    return next((f"{field} is {shown(row.get(field), 40)}" for field, right in fits.items() if not right), "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def encoders(results: Sequence[Result]) -> str:

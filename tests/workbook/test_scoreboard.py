@@ -77,6 +77,7 @@ def test_a_folder_without_results_gives_a_page_of_claims_not_run(tmp_path):
         ("{", "05_x.results.json: is no readable record of a notebook (JSONDecodeError: "),
         ("[]", "05_x.results.json: is no readable record of a notebook (TypeError: "),
         ('{"claims": []}', "05_x.results.json: is no readable record of a notebook (KeyError: 'data')"),
+        ("[" * 200_000, "05_x.results.json: is no readable record of a notebook (RecursionError: "),
     ],
 )
 def test_an_unreadable_file_is_one_line(folder, text, message):
@@ -84,6 +85,54 @@ def test_an_unreadable_file_is_one_line(folder, text, message):
     results, (problem,) = read_results(folder, "mini")
     assert [result.notebook for result in results] == ["04_table2", "09_audit"]
     assert problem.startswith(message) and "\n" not in problem
+
+
+def test_a_record_that_is_a_folder_is_one_line(folder):
+    (folder / "05_x.results.json").mkdir()
+    results, (problem,) = read_results(folder, "mini")
+    assert [result.notebook for result in results] == ["04_table2", "09_audit"]
+    assert problem.startswith("05_x.results.json: is no readable record of a notebook (IsADirectoryError: ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"data": "imagined"}, {"data": ["real"]}, {"data": None}, {"encoder": ["a"]}, {"notebook": 5}]
+    + [{"tables": []}, {"tables": {"findings": 5}}, {"tables": {"findings": [5]}}, {"claims": [5]}],
+)
+def test_a_record_with_a_damaged_fact_is_one_line(folder, wrong):
+    facts = {"claims": [claim("table3.gain_qqp", 3.0, 1.0, 5.0)]} | wrong
+    write(folder, "05_x", **facts)
+    results, (problem,) = read_results(folder, "mini")
+    assert [result.notebook for result in results] == ["04_table2", "09_audit"]
+    assert problem.startswith("05_x.results.json: is no readable record of a notebook (") and "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("id", [1], "[1]"),
+        ("ours", "5", "'5'"),
+        ("ours", float("nan"), "nan"),
+        pytest.param("ours", 10**400, "1" + 39 * "0", id="beyond a float"),
+        ("ours", True, "True"),
+        ("interval", [9, 1], "[9, 1]"),
+        ("interval", [1, None], "[1, None]"),
+        ("interval", [1, 2, 3], "[1, 2, 3]"),
+        ("interval", None, "None"),
+        ("interval", "12", "'12'"),
+        ("p", "0.01", "'0.01'"),
+        ("p", 2, "2"),
+        ("above_majority", "no", "'no'"),
+    ],
+)
+def test_a_damaged_claim_is_left_out_and_named(folder, field, value, shown):
+    good = claim("table3.gain_qqp", 3.0, 1.0, 5.0)
+    write(folder, "05_x", [good, claim("table3.gain_scitail", 3.0, 1.0, 5.0) | {field: value}])
+    results, problems = read_results(folder, "mini")
+    name = "[1]" if field == "id" else "'table3.gain_scitail'"
+    assert problems == [f"05_x.results.json: left out claim {name}, whose {field} is {shown}"]
+    board = scoreboard(results).set_index("id")
+    assert board.loc[["table3.gain_qqp", "table3.gain_scitail"], "verdict"].tolist() == ["reproduced", "not run"]
 
 
 def test_a_file_of_another_profile_is_one_line_and_its_claims_are_not_run(folder):
