@@ -5,7 +5,6 @@ cross-validation, and on the target. Rows with the same text stay in one fold, a
 source are not scored.
 """
 
-import html
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from tsns_lib import SingleTSNS, TransferModel, extract, load_source
 from tsns_lib.classifier import computable, cv_accuracy, fit_classifier
-from tsns_lib.corpora.own import headings, read_texts
+from tsns_lib.corpora.own import headings, read_texts, unescaped
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder
 from tsns_lib.executors import bar
@@ -159,7 +158,7 @@ def reading_table(corpora: Corpora, encoder: Encoder, max_length: int) -> pd.Dat
             "texts with two labels": int((conflicts > 1).sum()),
             "texts that the other file has, too": int(texts.isin(both).sum()) if is_target else "",
             f"cut to {max_length} tokens": f"{entry.facts()['n_truncated'] / corpus.n_rows:.0%}",
-            "with HTML entities": int(sum(html.unescape(text) != text for text in texts)),
+            "with HTML entities": int(sum(unescaped(text) != text for text in texts)),
         }
     return pd.DataFrame(table)
 

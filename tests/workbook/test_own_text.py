@@ -64,6 +64,12 @@ def test_rows_of_a_target_without_labels_are_drawn_at_random(tmp_path, stars):
     assert first == again != other and first == sorted(first) and max(first) > 50
 
 
+def test_an_entity_of_thousands_of_digits_is_left_as_it_is(tmp_path):
+    rows = [f"a {i},x" for i in range(5)] + [f"b {i},y" for i in range(5)] + [f"&#{'9' * 5000};,x", "c &amp; d,y"]
+    source = load_source(write(tmp_path / "a.csv", rows, "text,label"))
+    assert own_text.reading_table(Corpora(source), load_encoder(), 16).iloc[:, 0]["with HTML entities"] == 1
+
+
 def test_what_is_wrong_with_the_data_is_said(tmp_path):
     rows = ["a,x"] * 3 + ["a,y"] + [f"b &amp; {i},x" for i in range(36)] + [f"c {i},y" for i in range(3)]
     source = load_source(write(tmp_path / "a.csv", rows, "text,label"))
