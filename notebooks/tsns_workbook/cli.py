@@ -23,6 +23,8 @@ from tsns_lib.executors import is_cluster, n_workers
 from tsns_lib.store import Entry, Store, StoreError, sha256_of
 from tsns_workbook.project import Job, Outcome, ProjectError, parse_overrides, plan, project_root
 
+MOST_JOBS = 256  # more processes than any machine here has cores for
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
@@ -103,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ProjectError(f"--jobs {arguments.jobs}: must be at least 1")
+    if arguments.jobs > MOST_JOBS:
+        raise ProjectError(f"--jobs {arguments.jobs}: must be at most {MOST_JOBS}")
     overrides = parse_overrides(arguments.param)
     unreadable: list[Outcome] = []
     chosen = arguments.profile, arguments.names, overrides, arguments.scheduler
@@ -156,7 +160,7 @@ def _outcomes(jobs: list[Job], n_jobs: int, force: bool, cluster: str | None) ->
 def last_seconds(job: Job) -> float:
     """How long a notebook took when it last ran for its profile, else for the reference; 0.0 where that is unknown."""
     for folder in (job.folder, job.root / "outputs/reference"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return float(json.loads((folder / job.results.name).read_bytes())["seconds"])
     return 0.0
 
@@ -230,6 +234,8 @@ def _get(arguments: argparse.Namespace) -> int:
 
 def _cache(arguments: argparse.Namespace) -> int:
     store = Store()
+    if store.root.exists() and not store.root.is_dir():
+        raise ProjectError(f"{store.root}: is a file; TSNS_CACHE must name a folder")
     print(store.root)
     if arguments.keep is not None and not arguments.prune:
         raise ProjectError("--keep says how much --prune leaves: name both")
@@ -339,9 +345,9 @@ def _clear(store: Store, kind: str) -> None:
 
 
 def _n_bytes(size: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)B?", size)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?) ?([kMGT]?)B?", size)  # 18 digits are more than all disks
     if match is None:
-        raise ProjectError(f"--keep {size}: is not a size such as 500MB or 10GB")
+        raise ProjectError(f"--keep {size:.80}: is not a size such as 500MB or 10GB")
     return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))
 
 

@@ -31,6 +31,8 @@ from tsns_lib.store import Store, sha256_of
         (["run", "--param", "runs=1:30"], "1:30 is text for some readers of YAML and not for others"),
         (["run", "--param", "runs=1", "--param", "runs=2"], "--param runs=2: runs is given twice"),
         (["run", "--jobs", "0"], "--jobs 0: must be at least 1"),
+        (["run", "--jobs", "9" * 20], "--jobs 99999999999999999999: must be at most 256"),
+        (["cache", "--prune", "--keep", "9" * 400 + "GB"], "999: is not a size such as 500MB or 10GB"),
         (["cache", "--clear", "../x"], "no kind '../x'"),
         (["cache", "--prune", "--keep", "much"], "--keep much: is not a size such as 500MB or 10GB"),
         (["cache", "--prune", "--keep", ""], "--keep : is not a size such as 500MB or 10GB"),
@@ -71,6 +73,14 @@ def store(tmp_path, monkeypatch):
 
 def kinds(out):
     return [line.split() for line in out.splitlines() if line.startswith(("activations", "importance"))]
+
+
+@pytest.mark.parametrize("words", [[], ["--verify"], ["--prune"], ["--clear", "activations"]])
+def test_a_cache_that_is_a_file_is_said(tmp_path, monkeypatch, capsys, words):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("TSNS_CACHE", str(tmp_path / "cache"))
+    assert main(["cache", *words]) == 2
+    assert capsys.readouterr() == ("", f"tsns: {tmp_path / 'cache'}: is a file; TSNS_CACHE must name a folder\n")
 
 
 def test_the_cache_lists_and_clears_what_is_its_own(store, capsys):
