@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -294,8 +295,8 @@ class _Yaml12(yaml.SafeLoader):
     """YAML 1.2, without what YAML 1.1 reads in another way.
 
     PyYAML follows YAML 1.1, where no is False, 010 is 8, 1:30 is 90, 2020-01-01 is a date and 1e-3 is text. Here
-    numbers are decimal, such a word is refused, and so are a key that stands twice and an alias, of which a few lines
-    can make more than fits in memory.
+    numbers are decimal, such a word is refused, and so are a key that stands twice, a tag, which brings the rules of
+    YAML 1.1 back, and an alias, of which a few lines can make more than fits in memory.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # those of YAML 1.2 are added below
@@ -303,6 +304,10 @@ class _Yaml12(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise ConstructorError(None, None, "an alias (*) is not read; write it out", self.peek_event().start_mark)
+        if tag := getattr(self.peek_event(), "tag", None):
+            named = tag.replace("tag:yaml.org,2002:", "!!")
+            reason = f"a tag ({named:.40}) is not read; write the value without it"
+            raise ConstructorError(None, None, reason, self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -320,8 +325,15 @@ class _Yaml12(yaml.SafeLoader):
             raise ConstructorError(None, None, reason, node.start_mark)
         return str(self.construct_scalar(node))
 
+    def construct_real(self, node: yaml.ScalarNode) -> float:
+        number = self.construct_yaml_float(node)
+        if math.isinf(number) and node.value[-1].isdigit():
+            raise ConstructorError(None, None, f"{node.value:.40} is too large for a number", node.start_mark)
+        return number
+
 
 _Yaml12.add_constructor("tag:yaml.org,2002:str", _Yaml12.construct_text)
+_Yaml12.add_constructor("tag:yaml.org,2002:float", _Yaml12.construct_real)
 _WHOLE, _EXPONENT = "(0|[1-9][0-9]*)", "[eE][-+]?[0-9]+"
 for _kind, _pattern in {
     "null": "~|null|Null|NULL|",

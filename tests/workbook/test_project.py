@@ -13,6 +13,8 @@ from tsns_workbook.project import ProjectError, parse_overrides, plan, project_r
         ("1: 2\n", r"in params/mini/01_good.yaml: '1' \(there are: runs, where\)"),
         ("runs: 1\nruns: 5\n", r"params/mini/01_good.yaml is not readable YAML: line 2: the key 'runs' stands twice"),
         ("where: {a: 1, a: 1}\n", r"the key 'a' stands twice"),
+        ("runs: 1\nwhere: !!bool yes\n", r"line 2: a tag \(!!bool\) is not read; write the value without it"),
+        ("runs: 1\nwhere: 1e400\n", r"line 2: 1e400 is too large for a number"),
         ("where: no\n", r"line 1: no is text for some readers of YAML and not for others; for text, write 'no'"),
     ],
 )
@@ -66,6 +68,8 @@ def test_a_value_means_what_yaml_12_says(text, value):
 @pytest.mark.parametrize(
     "text",
     ["1:30", "190:20:30", "010", "08", "0x1F", "0o17", "0b11", "1_000", "2020-01-01", "2001-12-14 21:59:43", "yes"]
+    + ["!!int 010", "!!int 1:30", "!!float 1:30", "!!bool yes", "!!timestamp 2020-01-01", "!!binary aGk=", "!!set {a}"]
+    + ["!!str no", "! 1", "!own a", "[1, !!int 010]", "{!!str a: 1}", "1e400", "-1.0e999", "[1e400]"]
     + ["No", "ON", "off", "<<", "[1, no]", "{no: 1}", "9" * 5000, "[" * 3000, "!!python/object:os.system x", "a: b: c"],
 )
 def test_a_value_of_two_meanings_or_none_is_refused(text):
