@@ -25,7 +25,7 @@ from tsns_lib import load_encoder, load_source
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import seal
 from tsns_lib.extraction import extract
-from tsns_lib.store import StoreError
+from tsns_lib.store import Store, StoreError
 from tsns_lib.transferability.reinitialization import changes, reinitialize, scramble
 
 ROOT = Path(__file__).parents[2]
@@ -270,6 +270,26 @@ def test_what_has_predicted_still_has_gradients(tune):
     finetuned.model.requires_grad_(True)
 
 
+@pytest.mark.parametrize(
+    ("name", "made", "message"),
+    [
+        ("checkpoints", Path.touch, "checkpoints: is a file where a folder is to be made; delete it and run again"),
+        (TENSORS, Path.mkdir, f"{TENSORS}: is a folder where a file is to be written; delete it and run again"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_model_is_said_before_the_training(encoder, tmp_path, name, made, message):
+    folder = tmp_path / "finetuned" / key_of(encoder)
+    folder.mkdir(parents=True)
+    made(folder / name)
+    with pytest.raises(StoreError, match=f"{folder}/{message}"):
+        fine_tune(BOOKS, encoder, RECIPE, seed=7, store=tmp_path, progress=False)
+    assert not list(folder.glob("**/checkpoint-*")) and not list(folder.glob("*.npy"))
+
+
+def key_of(encoder):
+    return Store("unused").entry("finetuned", planned(BOOKS, encoder, RECIPE, seed=7).identity).key
+
+
 # as encoders
 
 
@@ -339,6 +359,8 @@ def test_a_prepared_encoder_holds_what_was_prepared(encoder, tmp_path):
         ({"tuned_layers": []}, r"tuned_layers: must be layers from 0 to the head's, 2, got \[\]"),
         ({"tuned_layers": "12"}, "tuned_layers: must be layers from 0 to the head's, 2, got '12'"),
         ({"tuned_layers": 1}, "tuned_layers: must be layers from 0 to the head's, 2, got 1"),
+        ({"tuned_layers": iter([1])}, "tuned_layers: must be layers from 0 to the head's, 2, got <list_iterator"),
+        ({"tuned_layers": np.array(1)}, r"tuned_layers: must be layers from 0 to the head's, 2, got array\(1\)"),
         ({"seed": 1.7}, "seed: must be a whole number, got 1.7"),
         ({"seed": True}, "seed: must be a whole number, got True"),
         ({"seed": -1}, "seed: must be at least 0, got -1"),
@@ -364,6 +386,7 @@ def test_a_wrong_argument_is_named(tune, options, message):
     [
         ({"epochs": 0}, "epochs: must be at least 1, got 0"),
         ({"epochs": True}, "epochs: must be a whole number, got True"),
+        ({"epochs": 10**15}, "epochs: must be at most 10,000, got 1,000,000,000,000,000"),
         ({"batch_size": 2.5}, "batch_size: must be a whole number, got 2.5"),
         ({"learning_rate": -1.0}, "learning_rate: must be positive, got -1.0"),
         ({"learning_rate": "1e-4"}, "learning_rate: must be positive, got '1e-4'"),

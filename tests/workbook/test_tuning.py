@@ -127,6 +127,13 @@ def test_a_tuning_grid_has_a_row_for_each_source_trial_and_run(books, dvd, encod
     assert grid["auc"].between(0, 1).all()
 
 
+def test_more_runs_than_anyone_waits_for_are_refused(books, dvd, encoder):
+    with pytest.raises(ValueError, match="runs: must be at most 10,000, got 1,000,000,000,000,000"):
+        tuning_grid([books], [dvd], encoder, RECIPE, lambda source, seed: {}, runs=10**15)
+    with pytest.raises(ValueError, match="runs: must be at most 10,000, got 1,000,000,000,000,000"):
+        reinitialized_grid([books], [dvd], encoder, {books.name: [1]}, {}, runs=10**15)
+
+
 def test_a_grid_keeps_predictions_and_no_model(books, dvd, encoder, tmp_path):
     def trials(source, seed):
         return {"lowest": {"method": "head", "head_layer": 0}}

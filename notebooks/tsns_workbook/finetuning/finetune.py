@@ -6,7 +6,7 @@ Everything that determines a trained model is its key, so a model that was train
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # Counts up when the same key would give another model than before.
 FINETUNING_VERSION = 1
 METHODS = ("full", "adapter", "head")
+MOST_EPOCHS = 10_000  # a slip of the keys would train for years (our choice)
 TENSORS = "tensors.safetensors"
 CHECKPOINTS = "checkpoints"
 # A model's hooks, gradients and mode are seen by all threads, so one at a time works with a trained model.
@@ -60,8 +61,8 @@ class Recipe:
     dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_length"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        for name, most in (("epochs", MOST_EPOCHS), ("batch_size", None), ("max_length", None)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), most=most))
         for name in ("learning_rate", "clip"):
             object.__setattr__(self, name, positive(name, getattr(self, name)))
         dtype = one_of("dtype", self.dtype, (*DTYPES, "auto"))
@@ -260,7 +261,8 @@ def planned(
     if tuned_layers is not None:
         if method == "head":
             raise ValueError("tuned_layers: method='head' tunes none")
-        if isinstance(tuned_layers, str) or not np.iterable(tuned_layers) or not len(tuned_layers):
+        several = isinstance(tuned_layers, Collection) and np.iterable(tuned_layers)  # no generator: it is read twice
+        if isinstance(tuned_layers, str) or not several or not len(tuned_layers):
             raise ValueError(f"tuned_layers: must be layers from 0 to the head's, {head_layer}, got {tuned_layers!r}")
         tuned = sorted({whole_number("tuned_layers", number, 0, head_layer) for number in tuned_layers})
     if not 6 <= recipe.max_length <= encoder.max_tokens:
@@ -373,6 +375,10 @@ def _train(finetuned: FineTuned, training: Training, only_for: Any, progress: bo
 
     entry, encoder, recipe = finetuned.entry, training.encoder, training.recipe
     path, checkpoints = entry.path / TENSORS, entry.path / CHECKPOINTS
+    if path.is_dir():
+        raise StoreError(f"{path}: is a folder where a file is to be written; delete it and run again")
+    if checkpoints.exists() and not checkpoints.is_dir():
+        raise StoreError(f"{checkpoints}: is a file where a folder is to be made; delete it and run again")
     if path.is_file():  # were it what the manifest says, there would be nothing to train
         if entry.is_finished(1) and "sha256" in entry.facts():  # else it was killed before it could promise them
             log.warning("%s: is not as it was written; the model is trained again", path)

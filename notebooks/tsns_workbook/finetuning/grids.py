@@ -28,6 +28,7 @@ from tsns_workbook.finetuning.prepared import identity_of, prepared_encoder, tem
 
 COLUMNS = ["source", "target", "method", "k", "run", "accuracy", "matthews", "auc", "n", "correct", "seconds"]
 KINDS = {"full": "", "adapter": ", adapters"}
+MOST_RUNS = 10_000  # all are planned before the first is trained (our choice)
 INTACT, RANDOM_NEURONS = "intact", ", random neurons"
 # Counts up when the same seeds and texts would give other predictions than before.
 REINITIALIZED_VERSION = 1
@@ -170,7 +171,7 @@ def tuning_grid(
                 source         target   k   n
     0  miniature:books  miniature:dvd  16  16
     """
-    runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
+    runs, seed = whole_number("runs", runs, most=MOST_RUNS), whole_number("seed", seed, least=0)
     jobs = []
     for source, target, truth in _tested(sources, tests):
         for run in range(runs):
@@ -253,7 +254,7 @@ def reinitialized_grid(
     states.
     """
     store, C, max_length = Store(store), positive("C", C), whole_number("max_length", max_length)
-    runs, seed = whole_number("runs", runs), whole_number("seed", seed, least=0)
+    runs, seed = whole_number("runs", runs, most=MOST_RUNS), whole_number("seed", seed, least=0)
     blocks = {
         name: [whole_number(f"blocks, {name}", layer, 0, encoder.n_layers - 1) for layer in layers]
         for name, layers in blocks.items()

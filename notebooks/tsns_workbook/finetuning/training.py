@@ -155,15 +155,15 @@ def train(
     )
     checkpoint = _newest(checkpoints)
     with bar(show=progress, desc="fine-tuning", unit="step") as shown, _callers_streams(), _few_objects(encoder):
-        trainer = SafeTrainer(
-            model,
-            arguments,
-            data_collator=DataCollatorWithPadding(encoder.tokenizer),
-            train_dataset=rows,
-            callbacks=[Course(seed, checkpoint, shown)],
-        )
-        trainer.remove_callback(PrinterCallback)
         try:
+            trainer = SafeTrainer(
+                model,
+                arguments,
+                data_collator=DataCollatorWithPadding(encoder.tokenizer),
+                train_dataset=rows,
+                callbacks=[Course(seed, checkpoint, shown)],
+            )
+            trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (OSError, SafetensorError) as error:
             raise StoreError(f"{checkpoints}: {error}; make room or set TSNS_CACHE to another folder") from error
