@@ -1,12 +1,16 @@
 """Nothing of the paper is left out: each table, figure and claim has its notebook, parameters, outputs and row."""
 
+import ast
 import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from tsns_workbook.own_text import Corpora
 from tsns_workbook.paper import CLAIMS
+
+from tsns_lib import load_source
 
 ROOT = Path(__file__).parents[2]
 PARTS = [*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(1, 3))]
@@ -31,6 +35,48 @@ def results():
 def judges(claim_id):
     """The notebooks whose committed copy judges a claim."""
     return [name for name, record in results().items() if claim_id in [c["id"] for c in record["claims"]]]
+
+
+def statements(notebook, target):
+    """The code of a notebook that gives a name its value."""
+    cells = nbformat.read(ROOT / f"notebooks/{notebook}.ipynb", as_version=4).cells
+    nodes = [node for cell in cells if cell.cell_type == "code" for node in ast.walk(ast.parse(cell.source))]
+    return [
+        ast.unparse(node) for node in nodes if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == target
+    ]
+
+
+@pytest.mark.parametrize("generated", ["source", "target", ""])
+def test_ones_own_text_is_generated_if_one_of_both_is(tmp_path, generated):
+    (tmp_path / "own.csv").write_text("text,label\na,1\nb,0\n")
+    both = [
+        load_source("miniature:books" if role == generated else tmp_path / "own.csv") for role in ("source", "target")
+    ]
+    (line,) = statements("30_your_own_text", "generated")
+    for corpora, expected in ((Corpora(*both, True), generated != ""), (Corpora(both[0]), generated == "source")):
+        found = {"corpora": corpora}
+        exec(line, found)
+        assert found["generated"] is expected
+
+
+@pytest.mark.parametrize("generated", ["corpora", "joined", "short_source", ""])
+def test_the_notebook_on_performance_asks_all_its_corpora(tmp_path, generated):
+    (tmp_path / "own.csv").write_text("text,label\na,1\nb,0\n")
+    (line,) = statements("20_performance", "generated")
+    read = {
+        name: load_source("miniature:books" if name == generated else tmp_path / "own.csv")
+        for name in ("corpora", "joined", "short_source")
+    }
+    found = {"corpora": [read["corpora"]], "joined": [read["joined"]], "short_source": read["short_source"]}
+    exec(line, found)
+    assert found["generated"] is (generated != "")
+
+
+@pytest.mark.parametrize("notebook", ["03_figure2_fingerprints", "14_controls"])
+def test_random_weights_are_compared_in_the_precision_of_the_trained_ones(notebook):
+    loads = [statements(notebook, name) for name in ("language_model", "untrained")]
+    assert [len(lines) for lines in loads] == [1, 1]
+    assert all("dtype=dtype" in line for (line,) in loads)
 
 
 @pytest.mark.parametrize("part", PARTS)
