@@ -107,7 +107,10 @@ def prediction_table(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
     columns = {
         "Spearman": spearman["estimate"],
         "p": spearman["p"],
-        "by chance": spearman["null_low"].map("{:.2f}".format) + " to " + spearman["null_high"].map("{:.2f}".format),
+        "by chance": [
+            "" if np.isnan(low) else f"{low:.2f} to {high:.2f}"
+            for low, high in zip(spearman["null_low"], spearman["null_high"], strict=True)
+        ],
         "without one source, least": spearman["left_out_low"],
         "without one source, most": spearman["left_out_high"],
         "Pearson": pearson["estimate"],
