@@ -201,8 +201,9 @@ def draw_C(accuracies: pd.DataFrame, *, generated: bool) -> Figure:
                 panel.plot(pair["C"], pair["accuracy"], label=name, **look)
                 best = pair[pair["chosen"]]
                 panel.plot(best["C"], best["accuracy"], "*", color=look["color"], markersize=11)
-            panel.set(xlabel="C (star: chosen by cross-validation on the source)", xscale="log")
-        panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+            panel.set(xlabel="C", xscale="log")
+        title = "star: the C chosen by cross-\nvalidation on the source"
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title=title, alignment="left")
     return finish(figure)
 
 
