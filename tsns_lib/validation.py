@@ -189,8 +189,10 @@ def _array(name: str, values: Any, wanted: str, dtype: Any = None) -> np.ndarray
 
 
 def _exact(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers as they are, of any size, which single or double precision would make one of neighbours."""
-    if not all(isinstance(number, Integral) or float(number).is_integer() for number in numbers):
+    """Whole numbers as they are, of any size; floats as floats, unless these would make one of two neighbours."""
+    if not all(isinstance(number, Integral) for number in numbers) and (
+        max(map(abs, numbers)) <= 2**53 or not all(float(number).is_integer() for number in numbers)
+    ):
         return numbers.astype(float)
     whole = [int(number) for number in numbers]
     return np.array(whole, dtype=object if max(map(abs, whole)) > np.iinfo(np.int64).max else np.int64)

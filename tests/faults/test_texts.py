@@ -106,8 +106,8 @@ def test_a_source_without_its_columns():
         ({"pooling": "CLS"}, "pooling: must be 'cls', 'mean' or 'content', got 'CLS'"),
         ({"pooling": None}, "pooling: must be 'cls', 'mean' or 'content', got None"),
         ({"pooling": ["cls"]}, "pooling: must be 'cls', 'mean' or 'content', got ['cls']"),
-        ({"encoder": "builtin:minilm"}, "encoder: expected what load_encoder returns, got str"),
-        ({"encoder": None}, "encoder: expected what load_encoder returns, got NoneType"),
+        ({"encoder": "builtin:minilm"}, "encoder: must be what load_encoder gives, got str"),
+        ({"encoder": None}, "encoder: must be what load_encoder gives, got NoneType"),
         ({"scheduler": 3}, "scheduler: must be 'processes', "),
     ],
 )

@@ -408,7 +408,7 @@ def test_a_recipe_must_fit_the_encoder(encoder, tmp_path):
     ("arguments", "message"),
     [
         ((["a text"], None, RECIPE), "source: expected texts with labels, as load_source returns them, got list"),
-        ((BOOKS, "builtin:minilm", RECIPE), "encoder: expected what load_encoder returns, got str"),
+        ((BOOKS, "builtin:minilm", RECIPE), "encoder: must be what load_encoder gives, got str"),
         ((BOOKS, None, {"epochs": 1}), "recipe: expected a Recipe, got dict"),
     ],
 )

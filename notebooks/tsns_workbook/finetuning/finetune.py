@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from tsns_lib.encoders import DTYPES, Encoder, own_dtype, quiet_transformers
+from tsns_lib.encoders import DTYPES, Encoder, check_encoder, own_dtype, quiet_transformers
 from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, encoded, texts_digest, texts_of
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Entry, Store, StoreError, atomic, content_hash, sha256_of
@@ -249,8 +249,7 @@ def planned(
     n_rows: int | None = None,
 ) -> Training:
     """Check the arguments of `fine_tune`, and say what it will train; nothing is loaded or written."""
-    if not isinstance(encoder, Encoder):
-        raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
+    check_encoder(encoder)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")
     labels = labels_of(source)

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from tsns_lib.encoders import SEAL, WEIGHTS_INDEX, Encoder, load_encoder, quiet_transformers, seal
+from tsns_lib.encoders import SEAL, WEIGHTS_INDEX, Encoder, check_encoder, load_encoder, quiet_transformers, seal
 from tsns_lib.store import Store, StoreError, code_digest
 from tsns_lib.store.manifest import plain
 
@@ -46,8 +46,7 @@ def prepared_encoder(
     """
     from tsns_workbook.finetuning.model import fresh_model
 
-    if not isinstance(encoder, Encoder):
-        raise ValueError(f"encoder: expected what load_encoder returns, got {type(encoder).__name__}")
+    check_encoder(encoder)
     identity = {"encoder": encoder.digest, "prepare": identity_of(prepare)}
     return stored_encoder(encoder, lambda: as_keyed(prepare)(fresh_model(encoder)), identity, Store(store))
 
