@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from soak_processes import DIED, MEMORY, Place, Process, end_all, fork, start
+from soak_processes import DIED, MEMORY, OWN, Place, Process, end_all, fork, start
 from soak_workloads import WORKLOADS, activations, make_inputs
 
 PATIENCE = 90.0  # a run that was started again and takes longer is blocked; alone it takes seconds
@@ -209,7 +209,8 @@ class Soak:
                 process.end()
         files = self.compare(run, place, words)
         begin_other_work(place)
-        shared = [n for n in os.listdir(MEMORY) if self.pids & {int(d) for d in re.findall(r"\d+", n)}]
+        others = [name for name in os.listdir(MEMORY) if not name.startswith(OWN)]  # whose digits are no process
+        shared = [name for name in others if self.pids & {int(digits) for digits in re.findall(r"\d+", name)}]
         left = [*sorted({*files} - {*self.files}), *os.listdir(place.root / "tmp"), *os.listdir(place.memory), *shared]
         if left:
             self.found("leftovers", len(left), f"{words}: {', '.join(left)}")
@@ -278,7 +279,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("soak: was told to end"))
     import_all()
-    root, rows = Path(tempfile.mkdtemp(prefix="tsns-soak-")).resolve(), []
+    root, rows = Path(tempfile.mkdtemp(prefix=OWN)).resolve(), []
     try:
         inputs = prepare(Place(root / "prepared"))
         for workload in arguments.workloads or WORKLOADS:

@@ -26,6 +26,7 @@ from soak_workloads import WORKLOADS, make_project
 
 DIED = 3  # the status of a run that says in one line that workers died
 MEMORY = "/dev/shm"
+OWN = "tsns-soak-"  # how the folders of this program begin
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate"}  # and "open" for writing
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 AT_HOME = {"host": "127.0.0.1", "port": 0, "dashboard": False}
@@ -95,7 +96,7 @@ class Place:
         self.root, self.numbers = root, itertools.count()
         for name in ("store", "tmp", "logs", "results", "jupyter", "dask"):
             (root / name).mkdir(parents=True)
-        self.memory = Path(tempfile.mkdtemp(prefix="tsns-soak-", dir=MEMORY))
+        self.memory = Path(tempfile.mkdtemp(prefix=OWN, dir=MEMORY))
         self.cluster = Cluster(self)
         make_project(root / "project")
         PLACES.append(self)
