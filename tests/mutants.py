@@ -124,8 +124,8 @@ MUTANTS = [
     Mutant(
         "S1 and S2 swapped",
         LIB + "selectors.py",
-        "for s1, s2 in pairs]",
-        "for s2, s1 in pairs]",
+        "for members in (first, second))",
+        "for members in (second, first))",
         "tests/library/test_multi.py::test_it_agrees_with_a_plain_loop[leave_one_out]",
     ),
     Mutant(

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 import yaml
 from compare_results import differences
+from mutants import MUTANTS
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from processor import rounding
@@ -165,3 +166,8 @@ def test_the_answer_stands_on_the_first_screen_and_what_leads_to_it_is_folded(pa
     before = [cell for cell in cells[: headings[0] if headings else 0] if cell.cell_type == "code"]
     parameters = [cell for cell in cells if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", []))]
     assert parameters and all(cell.metadata["jupyter"]["source_hidden"] for cell in before + parameters)
+
+
+def test_every_mutant_finds_its_line_once():
+    lost = [each.name for each in MUTANTS if (ROOT / each.file).read_text(encoding="utf-8").count(each.line) != 1]
+    assert lost == []
