@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
-from tsns_lib.validation import MOST_SEED, one_of, path, truth, whole_number
+from tsns_lib.validation import MOST_SEED, one_of, path, state_of, truth, whole_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,15 +47,8 @@ class _Once(cached_property[T]):
     def __get__(self, instance: Any, owner: type | None = None) -> T:  # type: ignore[override]
         with _LOADING:
             value = super().__get__(instance, owner)
-            vars(instance).setdefault(f"{self.attrname} as loaded", _state(value))
+            vars(instance).setdefault(f"{self.attrname} as loaded", state_of(value))
             return value
-
-
-def _state(loaded: Any) -> Any:
-    """What moves if a model or a tokenizer is changed in place: torch counts the writes to a tensor."""
-    if hasattr(loaded, "parameters"):
-        return [(each.data_ptr(), each._version) for each in (*loaded.parameters(), *loaded.buffers())], loaded.training
-    return len(loaded), loaded.truncation_side, loaded.padding_side, loaded.all_special_tokens
 
 
 @dataclass(frozen=True)
@@ -274,8 +267,7 @@ def load_encoder(
     FileNotFoundError
         If the folder, one of its files, or the built-in package is missing.
     ValueError
-        If an argument or ``config.json`` is not usable, the hub does not know the id or revision, or the
-        built-in weights are not the official weights.
+        If an argument or ``config.json`` is not usable, the hub does not know the id, or the weights are others.
     StoreError
         If a file of an encoder that the library wrote is not as it was written.
     ConnectionError
@@ -287,8 +279,7 @@ def load_encoder(
     >>> encoder.n_layers, encoder.hidden_size, encoder.n_neurons
     (6, 384, 2304)
     """
-    if not isinstance(name, str | os.PathLike):
-        raise ValueError(f"name: expected a name or a folder, got {name!r}")
+    path("name", name)
     one_of("dtype", dtype, (*DTYPES, "auto"))
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:<number>'")
@@ -301,9 +292,8 @@ def load_encoder(
     config = _read_config(folder)
     if not random_weights and not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(_conversion(name if commit else str(folder)))
-    files = _contents(folder, weights=not random_weights)
-    precision = own_dtype(device) if dtype == "auto" else dtype
-    return Encoder(name, folder, config, files, precision, commit, random_seed, device)
+    dtype = own_dtype(device) if dtype == "auto" else dtype
+    return Encoder(name, folder, config, _contents(folder, not random_weights), dtype, commit, random_seed, device)
 
 
 def check_encoder(encoder: Any) -> None:
@@ -311,7 +301,7 @@ def check_encoder(encoder: Any) -> None:
     if not isinstance(encoder, Encoder):
         raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
     for name in ("model", "tokenizer"):
-        if name in vars(encoder) and vars(encoder)[f"{name} as loaded"] != _state(vars(encoder)[name]):
+        if name in vars(encoder) and vars(encoder)[f"{name} as loaded"] != state_of(vars(encoder)[name]):
             raise ValueError(f"encoder: its {name} was changed after it was loaded; load it again, and change a copy")
 
 
@@ -335,11 +325,10 @@ def _unpickled(*arguments: Any) -> Encoder:
 def _loaded_again(
     name: str, device: str, dtype: str, revision: str | None, random_weights: bool, seed: int, digest: str
 ) -> Encoder:
-    options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
-    encoder = load_encoder(name, random_weights=random_weights, seed=seed, **options)
-    if encoder.digest != digest:
+    own = load_encoder(name, device=device, dtype=dtype, revision=revision, random_weights=random_weights, seed=seed)
+    if own.digest != digest:
         raise ValueError(f"encoder {name!r}: the worker has another one than the caller; give both the same files")
-    return encoder
+    return own
 
 
 def seal(folder: Path) -> None:

@@ -115,6 +115,13 @@ def matrix(name: str, values: ArrayLike, axes: str) -> np.ndarray:
     return array
 
 
+def state_of(loaded: Any) -> Any:
+    """What moves if a model or a tokenizer is changed in place: torch counts the writes to a tensor."""
+    if hasattr(loaded, "parameters"):
+        return [(each.data_ptr(), each._version) for each in (*loaded.parameters(), *loaded.buffers())], loaded.training
+    return len(loaded), loaded.truncation_side, loaded.padding_side, loaded.all_special_tokens
+
+
 def centred(X: np.ndarray) -> np.ndarray:
     """Columns less their means; one that is constant is 0, and not what rounding leaves of it."""
     X = X - X[0]
