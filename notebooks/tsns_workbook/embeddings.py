@@ -77,7 +77,7 @@ def task_embedding(
     one_of("form", form, FORMS)
     texts, pairs = texts_of(source, None)
     known = {label: number for number, label in enumerate(finetuned.classes.tolist())}
-    labels = source.frame["label"].tolist()
+    labels = finetuned.source.labels_of(source).tolist()
     for row, label in enumerate(labels):
         if label not in known:
             raise ValueError(f"{source.name}: row {row}, label {label!r:.40} is none of the model's, {[*known]}")

@@ -76,9 +76,11 @@ def ladder_grid(
     for corpus in corpora.values():
         if len(corpus.classes) != 2:
             raise ValueError(f"{corpus.name}: the ladder compares two classes, and here are {len(corpus.classes)}")
+    weights = corpus_weights(corpora.values(), n_boot, seed)
+    for target in targets:
+        _check_classes(target, weights[target.name, target.split])
     grid = transfer_grid(sources, targets, encoder, seed=seed, **settings)
     options = {name: settings[name] for name in ("pooling", "max_length", "store", "scheduler") if name in settings}
-    weights = corpus_weights(corpora.values(), n_boot, seed)
     resampled = {
         key: Resampled(
             corpus.frame["text"].str.cat(corpus.frame["text_pair"].fillna(""), sep=" "),
@@ -111,6 +113,15 @@ def ladder_grid(
 
 SCORES = ["accuracy", "n", "correct", "balanced_accuracy", "auc"]
 CHOICE = ["stability", "trees", "alphas", "term_medians"]
+
+
+def _check_classes(target: Any, weights: np.ndarray) -> None:
+    """Without rows of both classes a replicate has no AUC, and its interval has no ends."""
+    labels = target.frame["label"].to_numpy()
+    for label in np.unique(labels):
+        if not (weights @ (labels == label)).all():
+            reason = f"{np.count_nonzero(labels == label)} of its {len(labels)} rows have the label {label}"
+            raise ValueError(f"{target.name}: {reason}, too few for an interval; a resample may have none of them")
 
 
 def judge_rung(

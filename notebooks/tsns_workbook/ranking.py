@@ -98,9 +98,9 @@ def source_model_logme(tuned: FineTuned, target: Any, *, intercept: bool = True,
     return logme(states, labels, intercept=intercept)
 
 
-def tuned_scores(tuned: FineTuned, source: Any, target: Any) -> dict[str, Any]:
-    """How a model that was fine-tuned on a source does on a target: what `judge` says of it; classes meet by name."""
-    return judge(source.labels_of(target), tuned.logits(target), tuned.classes)
+def tuned_scores(tuned: FineTuned, target: Any) -> dict[str, Any]:
+    """How a fine-tuned model does on a target: what `judge` says of it; classes meet by name."""
+    return judge(tuned.source.labels_of(target), tuned.logits(target), tuned.classes)
 
 
 def seconds_from_empty(work: Callable[[Store], Any]) -> float:
@@ -229,20 +229,41 @@ def _best_of_first(k: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
 def target_table(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Sequence[str]) -> pd.DataFrame:
     """The measures of every predictor's ranking for every target, by each outcome.
 
-    `pairs` has one row for each source and target: a column for each predictor (a high value is promising) and one for
-    each outcome (an accuracy or AUC from 0 to 1).
+    `pairs` has one row for each ordered pair of a task's sources: a column for each predictor (a high value is
+    promising) and one for each outcome (an accuracy or AUC from 0 to 1).
     """
-    for name in (*predictors, *outcomes):
-        if name not in pairs:
-            raise ValueError(f"pairs: has no column {name!r}")
+    tasks = _by_task(pairs, [*predictors, *outcomes])
     rows = [
         {"outcome": outcome, "predictor": predictor, "target": target}
         | ranking_measures(sources[predictor], sources[outcome])
         for outcome in outcomes
         for predictor in predictors
-        for target, sources in pairs.groupby("target", sort=False)
+        for task in tasks
+        for target, sources in task.groupby("target", sort=False)
     ]
     return pd.DataFrame(rows)
+
+
+def _by_task(pairs: pd.DataFrame, columns: Sequence[str]) -> list[pd.DataFrame]:
+    """The rows of each task; a ValueError unless each ordered pair of its sources has one row, with finite numbers.
+
+    A ranking that lacks a source would be judged as a shorter one, and a gap would be permuted like a number.
+    """
+    for name in ("task", "source", "target", *columns):
+        if name not in pairs:
+            raise ValueError(f"pairs: has no column {name!r}")
+    tasks = [rows[rows["source"] != rows["target"]] for _, rows in pairs.groupby("task", sort=False)]
+    for rows in tasks:
+        ends = list(zip(rows["source"], rows["target"], strict=True))
+        for a, b in permutations(dict.fromkeys([*rows["source"], *rows["target"]]), 2):
+            if ends.count((a, b)) != 1:
+                raise ValueError(f"pairs: has {ends.count((a, b))} rows of {a} → {b}, and one is needed")
+        for name in columns:
+            values = numbers(name, rows[name], "a number for each pair")
+            if not np.isfinite(values).all():
+                place = np.isfinite(values).argmin()
+                raise ValueError(f"{name}: is {values[place]} for {' → '.join(ends[place])}")
+    return tasks
 
 
 def leave_out(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Sequence[str]) -> pd.DataFrame:
@@ -250,7 +271,7 @@ def leave_out(pairs: pd.DataFrame, predictors: Sequence[str], outcomes: Sequence
 
     A column for each outcome, predictor and measure.
     """
-    fewest = pairs.groupby("target")["source"].size().min()
+    fewest = min(rows["source"].nunique() for rows in _by_task(pairs, [*predictors, *outcomes])) - 1
     if fewest < 3:
         raise ValueError(f"pairs: to leave one out, a target needs at least three sources, got {fewest}")
     kept = {"": pairs} | {
@@ -288,23 +309,10 @@ def _jackknife(values: np.ndarray) -> Interval:
 
 
 def matrices(pairs: pd.DataFrame, predictor: str, outcome: str) -> list[Dyads]:
-    """A predictor and an outcome as a relation for each task, for the tests of `dyads`.
-
-    Every ordered pair of the task's sources needs a finite number of both: a gap would be permuted like a number.
-    """
-    by_task = [rows[rows["source"] != rows["target"]] for _, rows in pairs.groupby("task", sort=False)]
-    for rows in by_task:
-        ends = list(zip(rows["source"], rows["target"], strict=True))
-        for a, b in permutations(sorted({*rows["source"], *rows["target"]}), 2):
-            if (a, b) not in ends:
-                raise ValueError(f"pairs: has no row of {a} → {b}")
-        for name in (predictor, outcome):
-            values = numbers(name, rows[name], "a number for each pair")
-            if not np.isfinite(values).all():
-                place = np.isfinite(values).argmin()
-                raise ValueError(f"{name}: is {values[place]} for {' → '.join(ends[place])}")
+    """A predictor and an outcome as a relation for each task, for the tests of `dyads`."""
     sides = [
-        [rows.pivot(index="source", columns="target", values=name) for name in (predictor, outcome)] for rows in by_task
+        [rows.pivot(index="source", columns="target", values=name) for name in (predictor, outcome)]
+        for rows in _by_task(pairs, [predictor, outcome])
     ]
     return [(predicted.to_numpy(), reached.to_numpy()) for predicted, reached in sides]
 

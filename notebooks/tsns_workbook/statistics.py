@@ -82,8 +82,10 @@ def crossed(grid: pd.DataFrame, *, metric: str = "accuracy", seed: int = 0) -> B
     index = METRICS.index(metric)
     point, draws = {}, {}
     for cell, rows in grid.groupby(CELL, sort=False):
-        source, target, _, k = cell
+        source, target, method, k = cell
         moved = 100 * np.stack([values[index] for values in rows.sort_values("run")["draws"]])  # runs, replicates
+        if not np.isfinite(moved).all():
+            raise ValueError(f"draws: a replicate of {method} on {source} → {target} has no {metric}")
         runs = bootstrap_weights(len(moved), derive_seed(seed, "runs", source, int(k), len(moved)), moved.shape[1])
         mixed = (runs.T * moved).sum(axis=0) / len(moved)
         point[cell] = 100 * float(rows[metric].mean())

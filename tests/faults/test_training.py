@@ -437,6 +437,19 @@ def test_a_pickle_beside_a_checkpoint_is_not_read(encoder, cut_short, whole, tmp
     assert not (tmp_path / "unpickled").exists()
 
 
+def test_a_folder_in_the_place_of_a_lock_is_named(encoder, tmp_path):
+    tuned = planned(OWN, encoder, RECIPE, seed=0).model_in(Store(tmp_path))
+    shuffled = partial(reinitialize, layers=[1], seed=1)
+    identity = {"encoder": encoder.digest, "prepare": prepared.identity_of(shuffled)}
+    altered = Store(tmp_path).entry("encoders", identity)
+    for entry in (tuned.entry, altered):
+        (entry.path / ".lock").mkdir(parents=True)
+    with pytest.raises(StoreError, match=f"^{tuned.folder}/.lock: Is a directory; delete it and run again$"):
+        fine_tune(OWN, encoder, RECIPE, seed=0, store=tmp_path, progress=False)
+    with pytest.raises(StoreError, match=f"^{altered.path}/.lock: Is a directory; delete it and run again$"):
+        prepared_encoder(encoder, shuffled, store=tmp_path)
+
+
 def test_a_damaged_model_is_trained_again(encoder, tmp_path, whole, warned):
     store = shutil.copytree(whole.store.root, tmp_path / "copy")
     tuned = fine_tune(OWN, encoder, RECIPE, store=store, **QUIET)

@@ -1,5 +1,7 @@
 """The ladder of baselines: its rungs, its replicates, and what it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +69,22 @@ def test_replicates_have_the_measured_mean_and_a_spread(grid):
     boot = crossed(grid, metric="auc")
     assert np.allclose(boot.draws.mean(), boot.point)
     assert (boot.draws.std()[boot.point.index.get_level_values("method") == "tsns"] > 1).all()
+
+
+def test_a_replicate_without_a_number_is_refused(grid):
+    draws = [values.copy() for values in grid["draws"]]
+    draws[3][2, 7] = np.nan
+    row = grid.iloc[3]
+    with pytest.raises(ValueError, match=f"^draws: a replicate of {row.method} on {row.source} → .* has no auc$"):
+        crossed(grid.assign(draws=draws), metric="auc")
+    assert len(crossed(grid.assign(draws=draws)).point) > 0
+
+
+def test_a_target_with_too_few_rows_of_a_class_is_refused_before_any_forest(domains, tmp_path):
+    rare = replace(domains[1], frame=domains[1].frame.assign(label=(np.arange(60) == 5).astype(int)))
+    with pytest.raises(ValueError, match="^miniature:dvd: 1 of its 60 rows have the label 1, too few for an interval"):
+        ladder_grid(domains[:1], [rare], load_encoder(), chosen_k=20, n_boot=50, store=tmp_path, **SMALL)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_corpus_is_resampled_once_in_both_roles(domains):

@@ -154,17 +154,22 @@ def test_chance_permutes_sources_as_sources_and_targets(pairs):
     assert table.loc["random", ["spearman", "detectable", "p"]].isna().all()
 
 
-@pytest.mark.parametrize(
-    "judge", [above_chance, lambda pairs, *names: chance_table(pairs, *([name] for name in names))]
-)
+def by_lists(judge):
+    return lambda pairs, *names: judge(pairs, *([name] for name in names))
+
+
+@pytest.mark.parametrize("judge", [above_chance, by_lists(chance_table), by_lists(target_table), by_lists(leave_out)])
 def test_a_gap_in_the_pairs_is_named(pairs, judge):
     for name in ("oracle", "tuned"):
         for gap in (np.nan, np.inf):
             holed = pairs.assign(**{name: pairs[name].mask(pairs.index == 7, gap)})
             with pytest.raises(ValueError, match=f"^{name}: is {gap} for d → b$"):
                 judge(holed, "oracle", "tuned")
-    with pytest.raises(ValueError, match="^pairs: has no row of d → b$"):
-        judge(pairs.drop(index=7), "oracle", "tuned")
+    for rows, count in ((pairs.drop(index=7), 0), (pd.concat([pairs, pairs[7:8]]), 2)):
+        with pytest.raises(ValueError, match=f"^pairs: has {count} rows of d → b, and one is needed$"):
+            judge(rows, "oracle", "tuned")
+    with pytest.raises(ValueError, match="^pairs: has no column 'task'$"):
+        judge(pairs.drop(columns="task"), "oracle", "tuned")
 
 
 def test_a_predictor_that_knows_the_best_source_is_above_chance_whoever_the_target_is():

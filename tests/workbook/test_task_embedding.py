@@ -1,5 +1,7 @@
 """Fisher information against row after row of autograd; rankings and curves on literal numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -136,10 +138,20 @@ def test_what_is_wrong_is_named(tiny, options, message):
 
 def test_a_label_that_the_model_does_not_know_is_named(tiny):
     books = load_source("miniature:books", limit=24)
+    one_class_more = replace(
+        books, frame=books.frame.assign(label=[2, 0, 1] * 8), classes=("negative", "positive", "mixed")
+    )
     tuned = fine_tune(books, tiny, RECIPE, seed=0, progress=False)
-    books.frame.loc[3, "label"] = 5
-    with pytest.raises(ValueError, match=r"miniature:books: row 3, label 5 is none of the model's, \[0, 1\]"):
-        task_embedding(tuned, books, progress=False)
+    with pytest.raises(ValueError, match="^labels: miniature:books has the classes .* has no partner"):
+        task_embedding(tuned, one_class_more, progress=False)
+
+
+def test_the_labels_of_another_source_are_joined_by_name(tiny, tmp_path):
+    books, dvd = (load_source(f"miniature:{name}", limit=24) for name in ("books", "dvd"))
+    other = replace(dvd, frame=dvd.frame.assign(label=1 - dvd.frame["label"]), classes=dvd.classes[::-1])
+    tuned = fine_tune(books, tiny, RECIPE, seed=0, store=tmp_path, progress=False)
+    ours, theirs = (task_embedding(tuned, rows, store=tmp_path, progress=False)["pooled"] for rows in (dvd, other))
+    assert np.array_equal(ours, theirs)
 
 
 def test_rankings_are_fused_by_their_reciprocal_ranks():

@@ -23,7 +23,7 @@ from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Entry, Store, StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
 from tsns_lib.validation import class_numbers, one_each, one_of, positive, whole_number
-from tsns_workbook.finetuning.prepared import as_keyed, discard, drawn_by, identity_of, stored_encoder
+from tsns_workbook.finetuning.prepared import as_keyed, discard, drawn_by, identity_of, stored_encoder, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,10 +74,11 @@ class FineTuned:
     """A trained model in the store; made by `fine_tune`.
 
     Its folder holds the tensors that training or preparation changed; the others are in the folder of the encoder
-    `start`. `shape` are the arguments of `TunedModel`, `classes` the labels in the order of the logits.
+    `start`. `shape` are the arguments of `TunedModel`, `classes` the labels of `source` in the order of the logits.
     """
 
     entry: Entry
+    source: Any
     start: Encoder
     recipe: Recipe
     shape: dict[str, Any]
@@ -198,6 +199,7 @@ def padded(encoder: Encoder, rows: list[dict[str, Any]]) -> "dict[str, Tensor]":
 class Training:
     """What a model is trained on, and how; `planned` checks all of it before any work."""
 
+    source: Any
     encoder: Encoder
     recipe: Recipe
     texts: list[str]
@@ -233,7 +235,8 @@ class Training:
         if self.method == "adapter":
             adapted = list(range(self.head_layer + 1)) if self.tuned_layers is None else self.tuned_layers
         shape = {"head_layer": self.head_layer, "adapted": adapted, "n_classes": len(classes)}
-        return FineTuned(store.entry("finetuned", self.identity), self.encoder, self.recipe, shape, classes, store)
+        entry = store.entry("finetuned", self.identity)
+        return FineTuned(entry, self.source, self.encoder, self.recipe, shape, classes, store)
 
 
 def planned(
@@ -268,7 +271,7 @@ def planned(
         raise ValueError(f"max_length={recipe.max_length}: expected 6 to {encoder.max_tokens} for {encoder.name}")
     identity_of(prepare)
     sample = _sample(source, labels, n_rows, seed)
-    return Training(encoder, recipe, *sample, seed, method, head_layer, tuned, prepare)
+    return Training(source, encoder, recipe, *sample, seed, method, head_layer, tuned, prepare)
 
 
 def fine_tune(
@@ -313,14 +316,12 @@ def fine_tune(
     def is_known() -> bool:
         return (only_for is not None and finetuned.knows(only_for)) or finetuned.is_trained
 
-    lock = finetuned.folder / ".lock"
     if not is_known():
-        finetuned.entry.claim()
-        with FileLock(lock):
+        with writing(finetuned.entry):
             if not is_known():
                 _train(finetuned, training, only_for, progress)
     elif (checkpoints := finetuned.folder / CHECKPOINTS).is_dir():  # of a training killed at its end, or going on
-        with suppress(OSError), FileLock(lock, timeout=0):
+        with suppress(OSError), FileLock(finetuned.folder / ".lock", timeout=0):
             discard(checkpoints)
     return finetuned
 

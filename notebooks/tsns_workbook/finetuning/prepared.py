@@ -16,7 +16,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from tsns_lib.encoders import SEAL, WEIGHTS_INDEX, Encoder, check_encoder, load_encoder, quiet_transformers, seal
-from tsns_lib.store import Store, StoreError, code_digest
+from tsns_lib.store import Entry, Store, StoreError, code_digest
 from tsns_lib.store.manifest import plain
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def stored_encoder(
     with suppress(StoreError):
         if found := kept():
             return found
-    entry.claim()
-    with FileLock(entry.path / ".lock"):
+    with writing(entry):
         try:
             found = kept()
         except StoreError as error:
@@ -111,6 +110,21 @@ def _of_the_tokenizer(encoder: Encoder) -> dict[str, str]:
     others = ("config.json", WEIGHTS_INDEX)
     named = encoder.files.items()
     return {name: digest for name, digest in named if name not in others and not name.endswith(".safetensors")}
+
+
+@contextmanager
+def writing(entry: Entry) -> Iterator[None]:
+    """Claim an entry and let one process at a time fill its folder: whoever else asks waits."""
+    entry.claim()
+    lock = FileLock(entry.path / ".lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise StoreError(f"{lock.lock_file}: {error.strerror}; delete it and run again") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def discard(folder: Path) -> None:
