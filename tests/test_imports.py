@@ -13,7 +13,7 @@ SOURCES = {"tsns_lib": ROOT / "tsns_lib", "tsns_workbook": ROOT / "notebooks/tsn
 # A module of tsns_lib imports only what stands before it, and METHOD and DATA know nothing of each other.
 BASE = ("validation", "store", "executors")
 METHOD = ("sampling", "ranking", "stability", "forest", "importance", "aggregation", "classifier", "selectors")
-DATA = ("encoders", "extraction")
+DATA = ("loaded", "encoders", "extraction")
 TOP = ("fingerprints", "transfer", "transferability")
 ALLOWED = {module: BASE[:n] for n, module in enumerate(BASE)}
 ALLOWED |= {module: BASE + METHOD[:n] for n, module in enumerate(METHOD)}

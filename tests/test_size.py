@@ -20,9 +20,9 @@ def n_lines(path):
 
 def test_the_library_is_thin():
     # 6,000 for the method, the rest for one's own text and for refusing what is wrong
-    assert sum(map(n_lines, LIBRARY)) <= 6800
+    assert sum(map(n_lines, LIBRARY)) <= 6950
     assert len(LIBRARY) <= 40
-    assert len([path for path in LIBRARY if path.parent.name == "tsns_lib"]) <= 16
+    assert len([path for path in LIBRARY if path.parent.name == "tsns_lib"]) <= 17
 
 
 def test_no_module_is_long():

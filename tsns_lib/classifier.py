@@ -48,18 +48,21 @@ def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
 
 def cv_accuracy(X: np.ndarray, y: np.ndarray, C: float, seed: int, n_folds: int = FOLDS) -> float:
     """Accuracy of `fit_classifier` by cross-validation on at most 4,000 rows of a source."""
-    rows = np.random.default_rng(seed).permutation(len(y))[:CV_ROWS]
+    rows, of_rarest = cv_rows(y, seed)
     X, y = X[rows], y[rows]
-    n_folds = min(n_folds, rows_of_rarest(y))
+    n_folds = min(n_folds, of_rarest)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed % 2**32).split(X, y)
     return float(np.mean([fit_classifier(X[train], y[train], C).score(X[test], y[test]) for train, test in folds]))
 
 
-def rows_of_rarest(y: np.ndarray) -> int:
-    """How many rows the class with the fewest has; cross-validation needs two."""
-    if (least := int(np.unique(y, return_counts=True)[1].min())) < 2:
-        raise ValueError("C: cross-validation needs two rows of every class; give a number")
-    return least
+def cv_rows(y: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
+    """The rows that are cross-validated on, at most 4,000, and how many of them the class with the fewest has."""
+    rows = np.random.default_rng(seed).permutation(len(y))[:CV_ROWS]
+    names, classes = np.unique(y, return_inverse=True)
+    if (least := int(np.bincount(classes[rows], minlength=len(names)).min())) < 2:
+        among = f" among the {CV_ROWS:,} rows drawn for it" if len(y) > CV_ROWS else ""
+        raise ValueError(f"C: cross-validation needs two rows of every class{among}; give a number")
+    return rows, least
 
 
 def computable(X: ArrayLike) -> np.ndarray:

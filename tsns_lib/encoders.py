@@ -18,9 +18,10 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tsns_lib.loaded import fits, state_of, try_out
 from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
-from tsns_lib.validation import MOST_SEED, one_of, path, state_of, truth, whole_number
+from tsns_lib.validation import MOST_SEED, one_of, path, truth, whole_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +35,7 @@ TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_t
 WEIGHTS_INDEX = "model.safetensors.index.json"  # which of several files holds which tensor
 SEAL = "sha256.json"  # what the files of a folder were when `seal` was called
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
+PLAIN = {"return_dict": True, "chunk_size_feed_forward": 0, "output_attentions": False}  # whatever config.json says
 DTYPES = ("float32", "bfloat16")
 
 _LOADING = threading.RLock()  # what transformers sets while it loads or keeps quiet is seen by all threads
@@ -57,19 +59,18 @@ class _Family:
 
     layers: str = "num_hidden_layers"
     hidden: str = "hidden_size"
-    reserved_positions: int = 0
+    reserved_positions: int | None = 0  # None: all up to the number of the padding token
     pooler: bool = True
     attention: str = "sdpa"  # as exact as eager (3e-6 on MiniLM) and on CPU as fast, faster on long texts
 
 
 FAMILIES = {
     **dict.fromkeys(("bert", "albert"), _Family()),
-    **dict.fromkeys(("roberta", "xlm-roberta"), _Family(reserved_positions=2)),
+    **dict.fromkeys(("roberta", "xlm-roberta"), _Family(reserved_positions=None)),
     "distilbert": _Family(layers="n_layers", hidden="dim", pooler=False),
-    "electra": _Family(pooler=False),
     "mpnet": _Family(reserved_positions=2, attention="eager"),
     "deberta-v2": _Family(pooler=False, attention="eager"),
-    "modernbert": _Family(pooler=False),
+    **dict.fromkeys(("electra", "modernbert"), _Family(pooler=False)),
 }
 
 
@@ -90,6 +91,9 @@ class Encoder:
     revision: str | None
     random_seed: int | None
     requested_device: str
+
+    def __post_init__(self) -> None:
+        vars(self)["config as loaded"] = state_of(self.config)
 
     @property
     def n_layers(self) -> int:
@@ -113,7 +117,8 @@ class Encoder:
     @property
     def max_tokens(self) -> int:
         """The longest input the position embeddings allow, special tokens included."""
-        return int(self.config["max_position_embeddings"]) - self._family.reserved_positions
+        padding, reserved = self.config.get("pad_token_id", 1), self._family.reserved_positions
+        return int(self.config["max_position_embeddings"]) - (padding + 1 if reserved is None else reserved)
 
     @cached_property
     def digest(self) -> str:
@@ -143,17 +148,14 @@ class Encoder:
     @_Once
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The fast tokenizer; threads that share it tokenise by `tsns_lib.extraction.encoded`."""
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         try:
             with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(self.folder, **LOCAL)
+                fits(tokenizer, AutoConfig.from_pretrained(self.folder, **LOCAL))
         except Exception as error:  # the tokenizers package raises this very class
             raise ValueError(f"{self.folder}: cannot load the tokenizer: {f'{error}'.partition(chr(10))[0]}") from error
-        vocabulary = self.config.get("vocab_size")
-        if not tokenizer.is_fast or (vocabulary and len(tokenizer) > vocabulary):
-            found = f"found {type(tokenizer).__name__} with {len(tokenizer)}"
-            raise ValueError(f"{self.folder}: needs a fast tokenizer of at most {vocabulary} tokens, {found}")
         self._refuse_other_files()
         return tokenizer
 
@@ -169,16 +171,17 @@ class Encoder:
         device = self.device
         options: dict[str, Any] = {"attn_implementation": self._family.attention, "dtype": torch.float32}
         options |= {"add_pooling_layer": False} if self._family.pooler else {}
-        model: Any
         try:
             with quiet_transformers(), torch.inference_mode(False):  # what is made in that mode never has a gradient
-                model = self._trained(options) if self.random_seed is None else self._random(options)
+                model: Any = self._trained(options) if self.random_seed is None else self._random(options)
                 if self.dtype == "bfloat16":
                     for module in model.modules():
                         if isinstance(module, torch.nn.Linear):
                             module.to(torch.bfloat16)
                     model.forward = MethodType(_in_bfloat16, model)
                 model.to(device).eval()
+                with torch.no_grad():
+                    try_out(model, self.n_layers)
         except Exception as error:  # whatever a damaged file makes of the libraries that read it
             raise ValueError(f"{self.folder}: cannot load the weights: {f'{error}'.partition(chr(10))[0]}") from error
         self._refuse_other_files()
@@ -187,7 +190,7 @@ class Encoder:
     def _trained(self, options: dict[str, Any]) -> "PreTrainedModel":
         from transformers import AutoModel
 
-        options |= LOCAL | {"use_safetensors": True, "output_loading_info": True}
+        options |= LOCAL | PLAIN | {"use_safetensors": True, "output_loading_info": True}
         model, report = AutoModel.from_pretrained(self.folder, **options)
         if missing := report["missing_keys"]:
             raise ValueError(f"they lack {len(missing)} tensors, {min(missing)} among them")
@@ -209,7 +212,7 @@ class Encoder:
                 draws = any(argument.name == "generator" for argument in func._schema.arguments)
                 return func(*args, **(kwargs or {}) | ({"generator": generator} if draws else {}))
 
-        config = AutoConfig.from_pretrained(self.folder, **LOCAL)
+        config = AutoConfig.from_pretrained(self.folder, **LOCAL, **PLAIN)
         with OwnGenerator():
             return AutoModel.from_config(config, trust_remote_code=False, **options)
 
@@ -224,8 +227,7 @@ class Encoder:
 
     def __reduce__(self) -> tuple[Callable[..., "Encoder"], tuple[Any, ...]]:
         """Pickle as the arguments of `load_encoder` and the digest: another process loads the files itself."""
-        has_own_folder = self.revision is None and not self.name.startswith("builtin:")
-        name = str(self.folder) if has_own_folder else self.name
+        name = self.name if self.revision or self.name.startswith("builtin:") else str(self.folder)
         options = (self.requested_device, self.dtype, self.revision, self.random_seed is not None)
         return _unpickled, (name, *options, self.random_seed or 0, self.digest)
 
@@ -291,7 +293,11 @@ def load_encoder(
     _check_seal(folder)
     config = _read_config(folder)
     if not random_weights and not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(_conversion(name if commit else str(folder)))
+        found = name if commit else str(folder)
+        save = f"[kind.from_pretrained({found!r}).save_pretrained({f'{found}-safetensors'!r}) for kind in both]"
+        command = f'python -c "import transformers as t; both = t.AutoModel, t.AutoTokenizer; {save}"'
+        text = f"no *.safetensors; other weights are not read; convert a .bin that you trust: {command}"
+        raise FileNotFoundError(f"{found}: {text}")
     dtype = own_dtype(device) if dtype == "auto" else dtype
     return Encoder(name, folder, config, _contents(folder, not random_weights), dtype, commit, random_seed, device)
 
@@ -300,8 +306,8 @@ def check_encoder(encoder: Any) -> None:
     """Raise a ValueError unless this is what `load_encoder` gave, and nobody has changed it: its digest is of files."""
     if not isinstance(encoder, Encoder):
         raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
-    for name in ("model", "tokenizer"):
-        if name in vars(encoder) and vars(encoder)[f"{name} as loaded"] != state_of(vars(encoder)[name]):
+    for name in ("config", "model", "tokenizer"):
+        if (known := f"{name} as loaded") in vars(encoder) and vars(encoder)[known] != state_of(vars(encoder)[name]):
             raise ValueError(f"encoder: its {name} was changed after it was loaded; load it again, and change a copy")
 
 
@@ -412,6 +418,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     for key in (FAMILIES[kind].layers, FAMILIES[kind].hidden, "max_position_embeddings"):
         if type(config.get(key)) is not int or config[key] < 1:
             raise ValueError(f"{path}: {key} is {config.get(key)!r}, expected a positive integer")
+    if FAMILIES[kind].reserved_positions is None and type(config.get("pad_token_id", 1)) is not int:
+        raise ValueError(f"{path}: pad_token_id is {config['pad_token_id']!r}, expected a whole number")
+    if config.get("is_decoder"):
+        raise ValueError(f"{path}: is_decoder is {config['is_decoder']!r}; an encoder's first token sees the others")
     if "transformers_weights" in config:
         raise ValueError(f"{path}: transformers_weights names other weights; only the folder's *.safetensors are read")
     return config
@@ -427,18 +437,11 @@ def _content_files(folder: Path, weights: bool) -> list[Path]:
         if (folder / "adapter_config.json").is_file():
             raise ValueError(f"{folder / 'adapter_config.json'}: an adapter is not read; merge it into the encoder")
         files += [*folder.glob("*.safetensors"), *folder.glob(WEIGHTS_INDEX)]
-        if any(b"/" in path.read_bytes() for path in files if path.name == WEIGHTS_INDEX):
-            raise ValueError(f"{folder / WEIGHTS_INDEX}: names files of other folders; only this folder's are read")
-    if folders := [path for path in files if path.is_dir()]:
-        raise ValueError(f"{folders[0]}: is a folder, and a file is needed")
+    if bad := [path for path in files if not path.is_file()]:
+        raise ValueError(f"{bad[0]}: is a {'folder' if bad[0].is_dir() else 'broken link'}, and a file is needed")
+    if any(b"/" in path.read_bytes() for path in files if path.name == WEIGHTS_INDEX):
+        raise ValueError(f"{folder / WEIGHTS_INDEX}: names files of other folders; only this folder's are read")
     return sorted(files)
-
-
-def _conversion(name: str) -> str:
-    """What is missing, with the command that converts weights in another format."""
-    save = f"[kind.from_pretrained({name!r}).save_pretrained({f'{name}-safetensors'!r}) for kind in both]"
-    command = f'python -c "import transformers as t; both = t.AutoModel, t.AutoTokenizer; {save}"'
-    return f"{name}: no *.safetensors; other weights are not read; convert a .bin that you trust: {command}"
 
 
 def _contents(folder: Path, weights: bool) -> dict[str, str]:
@@ -462,10 +465,7 @@ def _in_bfloat16(model: "PreTrainedModel", *inputs: Any, **options: Any) -> Any:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' loading bars and reports out of notebooks; `Encoder.model` checks what matters in them.
-
-    Other threads wait at it: what it sets belongs to the whole process, as does what transformers sets while it loads.
-    """
+    """Keep transformers' bars and reports out of notebooks; other threads wait, as what it sets is of the process."""
     from transformers.utils import logging as transformers_logging
 
     with _LOADING:

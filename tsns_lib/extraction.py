@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import metadata
@@ -22,6 +22,7 @@ from tsns_lib.encoders import Encoder, check_encoder
 from tsns_lib.executors import announce, bar, check_scheduler, is_shown, run_units
 from tsns_lib.store import Entry, Store, content_hash
 from tsns_lib.validation import one_of, shown, whole_number
+from tsns_lib.validation import texts as checked_texts
 
 if TYPE_CHECKING:
     import torch
@@ -189,31 +190,13 @@ def texts_of(texts_or_source: Any, text_pairs: Sequence[str] | None) -> tuple[li
             raise ValueError(f"{where}frame: no column {min(lacking)!r}")
         texts_or_source = frame["text"]
         text_pairs = None if frame["text_pair"].isna().all() else frame["text_pair"]
-    texts = _checked_texts("text", texts_or_source, where)
+    texts = checked_texts("text", texts_or_source, where)
     if text_pairs is None:
         return texts, None
-    pairs = _checked_texts("text_pair", text_pairs, where)
+    pairs = checked_texts("text_pair", text_pairs, where)
     if len(pairs) != len(texts):
         raise ValueError(f"text_pairs: {len(pairs)} rows for {len(texts)} texts")
     return texts, pairs
-
-
-def _checked_texts(name: str, values: Any, of: str) -> list[str]:
-    if isinstance(values, str | bytes | bytearray | Mapping | Set | pd.DataFrame) or not np.iterable(values):
-        kind = "one string" if isinstance(values, str) else type(values).__name__
-        raise ValueError(f"{name}s: expected a sequence of texts, such as a list or one column of a frame, got {kind}")
-    if not (texts := list(values)):
-        raise ValueError(f"{of}{name}: no rows")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"{of}{name}, row {row}: expected a string, got {type(text).__name__} {shown(text, 60)}")
-        if not text.strip():
-            raise ValueError(f"{of}{name}, row {row}: empty")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{of}{name}, row {row}: not valid Unicode (a lone surrogate)") from None
-    return texts
 
 
 def texts_digest(texts: list[str], pairs: list[str] | None) -> str:
@@ -311,6 +294,8 @@ def _fill(
     progress: bool,
 ) -> int:
     """Write the missing shards as they are finished; return the number of truncated rows in all shards."""
+    if "content" in entries:
+        _refuse_without_content(encoder, texts, pairs, max_length)
     missing = {shard for entry in entries.values() for shard in entry.missing(-(-len(texts) // SHARD_ROWS))}
     truncated = []
 
@@ -364,6 +349,16 @@ def _tokenised_ahead(
             current, following = following, pool.submit(tokens_of, start)
             yield current.result()
         yield following.result()
+
+
+def _refuse_without_content(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_length: int) -> None:
+    """Raise a ValueError where a row is nothing but framing tokens: all rows, before the model sees the first."""
+    for shard, (tokens, _) in enumerate(_tokenised_ahead(encoder, texts, pairs, max_length)):
+        rows = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)
+        content = np.bincount(rows, ~np.isin(tokens.ids, _framing(encoder)))
+        if not content.all():
+            where = f"text, row {shard * SHARD_ROWS + content.argmin()}"
+            raise ValueError(f"{where}: has no token but the special ones, and pooling='content' needs one")
 
 
 def _announce_cost(n_rows: int, tokens: Tokens, encoder: Encoder, poolings: tuple[str, ...]) -> None:
@@ -464,16 +459,15 @@ def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", *poolings: str)
                 continue
             weights = inputs["attention_mask"].float()
             if pooling == "content":
-                weights = weights * ~torch.isin(inputs["input_ids"], _framing(encoder))
+                framing = torch.tensor(_framing(encoder), device=encoder.device)
+                weights = weights * ~torch.isin(inputs["input_ids"], framing)
             weights = weights / weights.sum(dim=1, keepdim=True)
             pooled += [torch.einsum("rt,rth->rh", weights, layer.float()) for layer in layers]
         return torch.cat(pooled, dim=1).cpu().numpy()
 
 
-def _framing(encoder: Encoder) -> "torch.Tensor":
+def _framing(encoder: Encoder) -> list[int]:
     """Tokens that the tokenizer puts around texts. It calls unknown words special too, but these are words."""
-    import torch
-
     tokenizer = encoder.tokenizer
     numbers = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
-    return torch.tensor(sorted(numbers), device=encoder.device)
+    return sorted(numbers)

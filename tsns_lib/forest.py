@@ -33,6 +33,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import config, njit, types
 from numba.extending import intrinsic, overload
 
+from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Entry, Store
 
 log = logging.getLogger(__name__)
@@ -375,8 +376,8 @@ def _grow_trees(matrix, copy, classes, n_classes, seed, first, last, every, max_
     return importance
 
 
-# A larger source is cut by the quantiles of this number of its rows, evenly spaced (our choice): a bin holds 1/64 of
-# the rows, and its edge is then off by about a thousandth of them.
+# A larger source is cut by the quantiles of this number of its rows, drawn at random (our choice): a bin holds 1/64 of
+# the rows, and its edge is then off by about two thousandths of them.
 EDGE_ROWS = 65_536
 BLOCK_ROWS = 2_048
 BLOCK_NEURONS = 64  # small enough for the cache, large enough for the threads
@@ -404,7 +405,8 @@ def bin_edges(X: Activations, n_jobs: int = -1) -> np.ndarray:
     at most 64 distinct values keeps them all, so its splits stay exact.
     """
     n, n_neurons = X.shape
-    rows = np.arange(n) if n <= EDGE_ROWS else np.arange(EDGE_ROWS) * n // EDGE_ROWS
+    rng = np.random.default_rng(derive_seed(0, "edges", n))  # rows that are evenly spaced may be all of one class
+    rows = np.arange(n) if n <= EDGE_ROWS else np.sort(rng.choice(n, EDGE_ROWS, replace=False))
     kind = np.result_type(X.dtype, np.float32)  # numba knows no half precision
     edges = np.full((n_neurons, N_BINS - 1), np.inf, kind)
     at_once = max(BLOCK_NEURONS, BLOCK_BYTES // (len(rows) * X.dtype.itemsize)) if isinstance(X, Entry) else n_neurons

@@ -20,9 +20,9 @@ from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
 from tsns_lib.stability import FEWEST, forecast_overlap, looks
 from tsns_lib.store import Entry, Store, content_hash
-from tsns_lib.validation import class_numbers, matrix, numbers, one_of, positive, share, shown, whole_number
+from tsns_lib.validation import as_floats, class_numbers, matrix, one_of, positive, share, shown, whole_number
 
-VERSION = 3  # of what a stored resample means; part of its key
+VERSION = 4  # of what a stored resample means; part of its key
 ENGINES = ("histogram", "sklearn")
 MOST_RESAMPLES = 100_000  # a shard's name has five digits
 MOST_TREES = 1_000_000  # a thousand times the paper's; they take hours on any machine
@@ -446,7 +446,7 @@ def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tu
     """Activations as a finite matrix and labels as class numbers 0…C-1, or one clear line."""
     check_threads(n_jobs)
     wanted = "a numeric matrix (rows × neurons)"
-    activations = X if isinstance(X, Entry) else numbers("X", X, wanted)
+    activations = X if isinstance(X, Entry) else as_floats("X", X, wanted)
     dtype, shape = activations.dtype, activations.shape
     if len(shape) != 2 or 0 in shape or dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise ValueError(f"X: must be {wanted}, got {dtype} of shape {shape}")

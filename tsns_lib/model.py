@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tsns_lib.aggregation import source_pairs
-from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, rows_of_rarest
+from tsns_lib.classifier import C_GRID, computable, cv_accuracy, cv_rows, fit_classifier
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder, check_encoder, load_encoder
 from tsns_lib.executors import announce, is_shown
@@ -27,7 +29,8 @@ from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction
 from tsns_lib.selectors import MultiTSNS
 from tsns_lib.store import Store, StoreError, atomic, content_hash
-from tsns_lib.transfer import check_learners, parts_of, pool_of, tsns_choices
+from tsns_lib.store.files import locked
+from tsns_lib.transfer import check_learners, parts_of, pool_of, tsns_choices, union_name
 from tsns_lib.validation import MOST_SEED, path, positive, share, shown, whole_number
 
 FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
@@ -129,8 +132,9 @@ class TransferModel:
         reading: dict[str, Any] = {"pooling": pooling, "max_length": int(max_length)}
         parts = parts_of(sources, budget, pairing, seed)
         check_learners(parts, 1, seed, pairing, forest)
+        folds = derive_seed(seed, "folds", union_name(part.source.name for part in parts))
         if given_C is None:
-            rows_of_rarest(np.concatenate([part.y for part in parts]))
+            cv_rows(np.concatenate([part.y for part in parts]), folds)
         pool = pool_of(parts, lambda each: computable(extract(each, encoder, progress=progress, **reading, **where)))
         if is_shown(progress) and n_resamples * n_trees < PAPER_FORESTS * PAPER_TREES:
             options: dict[str, Any] = {"max_depth": forest.max_depth, "engine": forest.engine, "n_jobs": n_jobs}
@@ -140,7 +144,7 @@ class TransferModel:
             announce(work, seconds * trees, PAPER_FORESTS * encoder.n_neurons * 8)
         choice = next(tsns_choices(pool, [k], 0, seed, alpha, multi, forest, compute, progress))
         assert choice.selected is not None
-        X, folds = pool.X[:, choice.selected], derive_seed(seed, "folds", pool.name)
+        X = pool.X[:, choice.selected]
         self.C_ = given_C or max(C_GRID, key=lambda each: cv_accuracy(X, pool.y, each, folds))
         facts: dict[str, Any] = {"sources": list(pool.members), "rows": len(pool.y), "n_neurons": k, "seed": seed}
         facts |= {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma, "generated": pool.generated}
@@ -199,10 +203,15 @@ class TransferModel:
             "C": self.C_,
         }
         try:
-            for name, whole in ((NEXT, content), (FACTS, _sealed(facts, content))):
-                with atomic(place / name) as file:
-                    file.write(whole)
-            os.replace(place / NEXT, place / TENSORS)
+            place.mkdir(parents=True, exist_ok=True)
+            with locked(place):
+                with suppress(FileNotFoundError, StoreError):  # a save that was killed before its last step is finished
+                    if _saved(place)[1] == (place / NEXT).read_bytes():
+                        os.replace(place / NEXT, place / TENSORS)
+                for name, whole in ((NEXT, content), (FACTS, _sealed(facts, content))):
+                    with atomic(place / name) as file:
+                        file.write(whole)
+                os.replace(place / NEXT, place / TENSORS)
         except OSError as error:
             raise StoreError(f"{place}: cannot hold the model: {error}") from error
 
@@ -216,15 +225,8 @@ class TransferModel:
         place = path("folder", folder)
         if encoder is not None:
             check_encoder(encoder)
-        found = [(place / name).read_bytes() for name in (TENSORS, NEXT) if (place / name).is_file()]
-        if not (place / FACTS).is_file() or not found:
-            raise FileNotFoundError(f"{place}: no saved model, which is {FACTS} and {TENSORS}")
-        try:
-            facts = json.loads(written := (place / FACTS).read_bytes())
-            sealed = {name: value for name, value in facts.items() if name != "digest"}
-            content = next(tensors for tensors in found if written == _sealed(sealed, tensors))
-        except (ValueError, AttributeError, StopIteration, RecursionError):
-            raise StoreError(f"{place}: is not as it was saved; save the model again") from None
+        with locked(place) if place.is_dir() else nullcontext():
+            facts, content = _saved(place)
         theirs = facts["encoder"]
         if encoder is None:
             options: dict[str, Any] = {name: theirs[name] for name in ("dtype", "revision")}
@@ -257,6 +259,19 @@ class TransferModel:
         reading = {name: self.settings_[name] for name in ("pooling", "max_length")} | {"store": self._store}
         activations = extract(texts, self.encoder_, text_pairs=pairs, progress=False, **reading)
         return computable(activations[:, self._selected])
+
+
+def _saved(place: Path) -> tuple[dict[str, Any], bytes]:
+    """The facts of a saved model, and the tensors that belong to them; a StoreError where none do."""
+    found = [(place / name).read_bytes() for name in (TENSORS, NEXT) if (place / name).is_file()]
+    if not (place / FACTS).is_file() or not found:
+        raise FileNotFoundError(f"{place}: no saved model, which is {FACTS} and {TENSORS}")
+    try:
+        facts = json.loads(written := (place / FACTS).read_bytes())
+        sealed = {name: value for name, value in facts.items() if name != "digest"}
+        return facts, next(tensors for tensors in found if written == _sealed(sealed, tensors))
+    except (ValueError, AttributeError, StopIteration, RecursionError):
+        raise StoreError(f"{place}: is not as it was saved; save the model again") from None
 
 
 def _sealed(facts: dict[str, Any], content: bytes) -> bytes:

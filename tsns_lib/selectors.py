@@ -32,8 +32,10 @@ class TSNSSelector(SelectorMixin, BaseEstimator):
         """X and y as scikit-learn takes them, or one line that names the argument."""
         if getattr(getattr(X, "dtype", None), "kind", None) not in ("O", "c"):  # of which scikit-learn says it well
             numbers("X", X, "a numeric matrix (rows × neurons)")
-        # numpy makes text of mixed labels, also of a missing one, and drops a mask
-        if isinstance(y, list | tuple) or issparse(y) or np.ma.is_masked(y):
+        # numpy makes text of mixed labels, also of a missing one, and drops a mask; pandas' missing one has no truth
+        of_objects = hasattr(y, "isna") or getattr(getattr(y, "dtype", None), "kind", None) == "O"
+        of_objects = of_objects and len(y.shape) == 1
+        if isinstance(y, list | tuple) or of_objects or issparse(y) or np.ma.is_masked(y):
             y = one_each("y", y, y.shape[0] if issparse(y) else len(y), "label")
         try:
             activations, labels = validate_data(self, X, y)
@@ -299,7 +301,7 @@ class MultiTSNS(TSNSSelector):
         k = check_n_neurons(self.n_neurons, activations.shape[1])
         alphas, gamma, C = alpha_grid(self.alphas), share("gamma", self.gamma), positive("C", self.C)
         run = whole_number("random_state", self.random_state, 0, MOST_SEED)
-        class_numbers(labels, len(labels))
+        labels = class_numbers(labels, len(labels))
         source_of_row = _sources(groups, len(labels))
         learners = learners_of(labels, source_of_row, self.pairing, self._forest(run))
         self.pairs_ = [(s1, s2) for s1, s2, _ in learners]

@@ -237,10 +237,15 @@ def parts_of(union: Sequence[Any], budget: int | None, pairing: str, seed: int) 
         rows = np.random.default_rng(derive_seed(seed, "budget", source.name)).permutation(size)[:n_rows]
         parts.append(Part(source, np.sort(rows), members[0].labels_of(source)[np.sort(rows)]))
     taught = [s1 for s1, _ in source_pairs(len(parts), pairing)] if len(parts) > 1 else [(0,)]
+    numbers = members[0].numbers
+    known = {name for name, number in numbers.items() if number in set(members[0].frame["label"])}
     for learner in taught:
-        if len(np.unique(np.concatenate([parts[member].y for member in learner]))) < 2:
-            names = union_name(parts[member].source.name for member in learner)
+        used = np.unique(np.concatenate([parts[member].y for member in learner]))
+        names = union_name(parts[member].source.name for member in learner)
+        if len(used) < 2:
             raise ValueError(f"{names}: the rows used have one class only; at least two are needed")
+        if lacking := [name for name in known if numbers[name] not in used]:
+            raise ValueError(f"{names}: none of the rows within budget={budget} has the label {min(lacking)!r}")
     return parts
 
 
@@ -258,6 +263,11 @@ def check_learners(parts: Sequence[Part], runs: int, seed: int, pairing: str, fo
 def seed_of(members: Sequence[str], run: int, seed: int) -> int:
     """The seed of one run: learners of several sources have seeds of their own, derived from it."""
     return run_seed(seed, run, *members) if len(members) == 1 else run_seed(seed, run)
+
+
+def _rows(corpus: Any) -> pd.Index:
+    """What identifies each row of a corpus: its texts."""
+    return pd.Index(corpus.frame["text"].str.cat(corpus.frame["text_pair"].fillna(""), sep="\0"))
 
 
 def _check_once(role: str, names: Sequence[str]) -> None:
@@ -344,20 +354,24 @@ def _checked_corpora(sources: Sequence[Any], targets: Sequence[Any]) -> tuple[li
         if isinstance(given, str) or not np.iterable(given):
             raise ValueError(f"{role}: must be a list of what load_source gives, got {type(given).__name__}")
     unions, tests = [source if isinstance(source, tuple) else (source,) for source in sources], list(targets)
-    places: dict[str, str] = {}
+    places: dict[str, tuple[str, Any]] = {}
     for role, corpora in {"sources": chain(*unions), "targets": tests}.items():
         for corpus in corpora:
             if not hasattr(corpus, "labels_of"):
                 found = type(corpus).__name__
                 raise ValueError(f"{role}: must be what load_source gives, or tuples of it in sources, got {found}")
-            place = str(corpus.origin.get("corpus", corpus.name))
-            if places.setdefault(corpus.name, place) != place:
-                both = f"{places[corpus.name]} and {place} are both called {corpus.name!r}"
+            place = str(corpus.origin.get("corpus", corpus.name)), corpus.origin.get("sha256")
+            if (known := places.setdefault(corpus.name, place)) != place:
+                both = f"{known[0]} and {place[0]} are both called {corpus.name!r}"
+                both += "; the file was written again meanwhile" if known[0] == place[0] else ""
                 raise ValueError(f"{role}: {both}; give one another name: load_source(..., name=...)")
     for source, target in product(chain(*unions), tests):
         same = (places[source.name], source.split) == (places[target.name], target.split)
         if same and source.name != target.name:
             raise ValueError(f"targets: {target.name!r} has the rows of the source {source.name!r}; give both one name")
+        if source.name != target.name and (shared := _rows(target).isin(_rows(source)).sum()) > target.n_rows / 2:
+            both = f"{shared} of the {target.n_rows} rows of {target.name!r} are rows of the source {source.name!r} too"
+            warnings.warn(f"targets: {both}; what is reached on them is no transfer", stacklevel=3)
     members = [sorted(source.name for source in union) for union in unions]
     together, tested = [union_name(union) for union in members], [target.name for target in tests]
     for name, union in zip(together, members, strict=True):

@@ -4,10 +4,9 @@ Numbers of numpy are numbers here, and booleans are none. A check returns the pl
 store is the same whichever of the two a caller passed.
 """
 
-import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 LARGEST = 1e60  # squares of such values, their sums over a matrix, and squares of those stay below 1e308
 SMALLEST = 1e-8  # features that are all nearer to 0 are zeros or noise: scores divide by their squares
+EXACT = 2**53  # above it, a float no longer tells neighbours apart
 MOST_RUNS = 10_000  # of a study: more would not end (our choice)
 MOST_SEED = 2**64 - 1
 MOST_CLASSES = 1_000  # more are row numbers or quantities, with which a forest would not end (our choice)
@@ -45,16 +45,17 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
 
 def share(name: str, value: Any, *, zero: bool = False, one: bool = True) -> float:
     """The value as a float between 0 and 1, or a ValueError; `zero` and `one` say which ends are allowed."""
-    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-    if not (number and (0 < value < 1 or (zero and value == 0) or (one and value == 1))):
+    within = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and 0 <= float(value) <= 1
+    number = float(value) if within else -1.0  # a tiny value of another type may become 0
+    if not (0 < number < 1 or (zero and value == number == 0) or (one and number == 1)):
         raise ValueError(f"{name}: must be in {'[' if zero else '('}0, 1{']' if one else ')'}, got {shown(value)}")
-    return float(value)
+    return number
 
 
 def positive(name: str, value: Any) -> float:
     """The value as a finite float above 0 whose inverse is finite too, or a ValueError."""
     number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-    if not (number and sys.float_info.min <= value < math.inf):
+    if not (number and sys.float_info.min <= value <= sys.float_info.max):
         raise ValueError(f"{name}: must be positive, got {shown(value)}")
     return float(value)
 
@@ -99,9 +100,17 @@ def numbers(name: str, values: ArrayLike, what: str) -> np.ndarray:
     return array
 
 
+def as_floats(name: str, values: ArrayLike, what: str) -> np.ndarray:
+    """`numbers` that are computed with as floats: whole ones are refused where two of them may become one."""
+    array = numbers(name, values, what)
+    if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > EXACT:
+        raise ValueError(f"{name}: holds whole numbers beyond 2**53, of which a float does not tell neighbours apart")
+    return array
+
+
 def matrix(name: str, values: ArrayLike, axes: str) -> np.ndarray:
     """The values as a finite matrix in double precision, or a ValueError; `axes` says what its axes are."""
-    array = numbers(name, values, f"a matrix ({axes})")
+    array = as_floats(name, values, f"a matrix ({axes})")
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name}: must be a matrix ({axes}), got shape {array.shape}")
     with np.errstate(over="ignore"):
@@ -115,11 +124,23 @@ def matrix(name: str, values: ArrayLike, axes: str) -> np.ndarray:
     return array
 
 
-def state_of(loaded: Any) -> Any:
-    """What moves if a model or a tokenizer is changed in place: torch counts the writes to a tensor."""
-    if hasattr(loaded, "parameters"):
-        return [(each.data_ptr(), each._version) for each in (*loaded.parameters(), *loaded.buffers())], loaded.training
-    return len(loaded), loaded.truncation_side, loaded.padding_side, loaded.all_special_tokens
+def texts(name: str, values: Any, of: str = "") -> list[str]:
+    """The values as a list of texts, or a ValueError that names the row; `of` says of which source they are."""
+    if isinstance(values, str | bytes | bytearray | Mapping | Set | pd.DataFrame) or not np.iterable(values):
+        kind = "one string" if isinstance(values, str) else type(values).__name__
+        raise ValueError(f"{name}s: expected a sequence of texts, such as a list or one column of a frame, got {kind}")
+    if not (rows := list(values)):
+        raise ValueError(f"{of}{name}: no rows")
+    for row, text in enumerate(rows):
+        if not isinstance(text, str):
+            raise ValueError(f"{of}{name}, row {row}: expected a string, got {type(text).__name__} {shown(text, 60)}")
+        if not text.strip():
+            raise ValueError(f"{of}{name}, row {row}: empty")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{of}{name}, row {row}: not valid Unicode (a lone surrogate)") from None
+    return rows
 
 
 def centred(X: np.ndarray) -> np.ndarray:
@@ -138,6 +159,8 @@ def one_each(name: str, values: ArrayLike, n_rows: int, what: str, verb: str = "
     array = _array(name, values, wanted, dtype=object if isinstance(values, list | tuple) else None)
     if array.shape != (n_rows,):
         raise ValueError(f"{name}: must {wanted}, got shape {array.shape}")
+    if array.dtype.kind == "V":
+        raise ValueError(f"{name}: must be text or whole numbers, got {array.dtype}")
     missing = pd.isna(array)
     if missing.any():
         raise ValueError(f"{name}: the {what} of row {missing.argmax()} is missing")
@@ -148,6 +171,8 @@ def one_each(name: str, values: ArrayLike, n_rows: int, what: str, verb: str = "
             raise ValueError(f"{name}: row {row} is {shown(array[row], 40)}, which is neither text nor a number")
         if len(set(kinds)) > 1:
             raise ValueError(f"{name}: mixes {what}s that cannot be compared, such as text and numbers")
+        if cut := [row for row, value in enumerate(array) if hasattr(value, "strip") and value[-1:] in ("\0", b"\0")]:
+            raise ValueError(f"{name}: the {what} of row {cut[0]} ends with a NUL, which numpy drops")
         array = _exact(array) if "number" in kinds else np.array(array.tolist())
     if array.dtype.kind not in "OfiubUS":
         raise ValueError(f"{name}: must be text or whole numbers, got {array.dtype}")
@@ -198,7 +223,7 @@ def _array(name: str, values: Any, wanted: str, dtype: Any = None) -> np.ndarray
 def _exact(numbers: NDArray[Any]) -> NDArray[Any]:
     """Whole numbers as they are, of any size; floats as floats, unless these would make one of two neighbours."""
     if not all(isinstance(number, Integral) for number in numbers) and (
-        max(map(abs, numbers)) <= 2**53 or not all(float(number).is_integer() for number in numbers)
+        max(map(abs, numbers)) <= EXACT or not all(number % 1 == 0 for number in numbers)
     ):
         return numbers.astype(float)
     whole = [int(number) for number in numbers]

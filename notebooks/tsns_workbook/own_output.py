@@ -37,7 +37,7 @@ def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["encoder"]:
         found["encoder"] = _whole(given["encoder"])
     stem = Path(given["source"]).name.partition(".")[0]
-    found["out"] = os.path.abspath(given["out"] or f"{stem}-report")
+    found["out"] = os.path.abspath(os.path.expanduser(given["out"] or f"{stem}-report"))
     return SETTINGS | found
 
 
@@ -170,6 +170,7 @@ def write_table(table: pd.DataFrame, file: Path) -> None:
 
 def predict(model: str, file: str, out: str, **columns: Any) -> str:
     """Predict the texts of a file with a saved model, write a CSV, and say what was written."""
+    out = os.path.expanduser(out)
     if not Path(out).absolute().parent.is_dir():
         raise FileNotFoundError(f"--out: {Path(out).parent} is no folder")
     if Path(out).exists() and os.path.samefile(out, Path(file).expanduser()):

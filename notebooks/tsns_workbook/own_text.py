@@ -268,7 +268,8 @@ def _fitted(
     with np.errstate(divide="ignore", invalid="ignore"):
         varied = np.ptp(rows.cls, axis=0) > 0  # a constant neuron has no F
         f_value = np.zeros(len(varied))
-        f_value[varied] = np.nan_to_num(f_classif(rows.cls[:, varied].astype(float), y)[0])
+        if varied.any():
+            f_value[varied] = np.nan_to_num(f_classif(rows.cls[:, varied].astype(float), y)[0])
     yield "F-test", on(select_neurons(f_value, k))
     if chosen is None:
         chosen = SingleTSNS(k, random_state=seed, **forest).fit(rows.cls, y).selected_

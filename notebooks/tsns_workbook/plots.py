@@ -200,6 +200,8 @@ def finish(figure: Figure, *, formulas: bool = False) -> Figure:
     A dollar sign, as in the name of a file, is only a sign, unless the figure has `formulas`; the numbers of a
     logarithmic axis are set by matplotlib's own.
     """
+    for axes in figure.axes:  # an axis of names writes its labels when they are asked for
+        axes.get_xticklabels(), axes.get_yticklabels()
     for text in [] if formulas else figure.findobj(Text):
         if "$" in text.get_text() and "\\mathdefault" not in text.get_text():
             text.set_parse_math(False)

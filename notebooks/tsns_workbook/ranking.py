@@ -123,7 +123,7 @@ def intercept_table(seed: int = 0) -> pd.DataFrame:
     Examples
     --------
     >>> intercept_table().round(1).to_dict("records")
-    [{'LogME': 'with an intercept', 'knows': 11.3, 'shifted noise': -0.7}, {'LogME': 'as published', ...}]
+    [{'LogME': 'with an intercept', 'knows': 10.9, 'shifted noise': -0.7}, {'LogME': 'as published', ...}]
     """
     rng = np.random.default_rng(seed)
     classes, noise = np.arange(40) % 2, rng.normal(size=(40, 8))

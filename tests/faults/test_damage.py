@@ -228,3 +228,15 @@ def test_json_that_is_nested_without_end_is_damage_like_any_other(tmp_path, capl
     assert predictions.path not in [entry.path for entry in Store(tmp_path).entries()]
     assert not activations.is_finished(len(SHARDS))
     assert what_is_read(*written(tmp_path)) == EXPECTED
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_no_reason_to_wait(tmp_path):
+    entry = Store(tmp_path).entry("importance", {"forest": "toy"})
+    entry.write(0, np.eye(2))
+    entry.finish(1)
+    (entry.path / "00000.npy").unlink()
+    os.mkfifo(entry.path / "00000.npy")
+    with pytest.raises(StoreError, match=r"00000\.npy: cannot be read \(is no file\)"):
+        entry.read()
+    entry.write(0, np.eye(2))
+    assert np.array_equal(entry.read(), np.eye(2))

@@ -4,12 +4,13 @@ import json
 import warnings
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tsns_lib import load_encoder, load_source, transfer_grid
+from tsns_lib import TransferModel, load_encoder, load_source, transfer_grid
 
 SMALL = {"neurons": [4], "runs": 1, "n_resamples": 2, "n_trees": 5, "max_length": 8, "progress": False}
 
@@ -90,7 +91,9 @@ def test_no_class_in_a_csv_is_named_by_file_and_row(tmp_path, labels, row, reaso
         ('0 "0"', 2, "'0' is text, but row 1 has a number"),
         (f"1{'0' * 400} 0", 1, "10{59} is too large for a label"),
         ("0.5 1", 1, "0.5 is a quantity"),
+        ("9007199254740993.0 1", 1, "is too large to be exact"),
         ("9007199254740994.0 1", 1, "is too large to be exact"),
+        (r'"a" "a\u0000"', 2, "the label ends with a NUL, which numpy drops"),
         ("Infinity 1", 1, "inf is no class"),
     ],
 )
@@ -129,6 +132,20 @@ def test_a_missing_label_is_never_a_class(tmp_path, labels, ending):
     with pytest.warns(UserWarning, match=r"1 of 3 rows are not used: missing label in 1 \(first: row 2\)"):
         source = load_source(frame if ending == "frame" else tmp_path / f"a.{ending}")
     assert (source.frame["text"].tolist(), len(source.classes)) == (["a", "c"], 2)
+
+
+def test_what_no_label_can_be_is_one_line_in_a_frame():
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [Fraction(10**400), 0, 1]})
+    with pytest.raises(ValueError, match="frame, row 1, column 'label': .* is too large for a label"):
+        load_source(frame)
+    with pytest.raises(ValueError, match="frame: labels= leaves out every class, and no row is left"):
+        load_source(frame.assign(label=[0, 1, 1]), labels={0: None, 1: None})
+    with pytest.raises(ValueError, match="name: must be text, got"):
+        load_source(frame.assign(label=[0, 1, 1]), name="a\0")
+    source = load_source(frame.assign(label=[0, 1, 1]))
+    for column in ("label", "text_pair"):
+        with pytest.raises(ValueError, match=f"frame: lacks the column '{column}'"):
+            replace(source, frame=source.frame.drop(columns=column))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint64", "float32", "Int64"])
@@ -295,6 +312,30 @@ def test_no_argument_is_refused_after_work_has_begun(encoder, tmp_path, change, 
         transfer_grid(**arguments, store=tmp_path / "store")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_budget_that_loses_a_class_is_refused(encoder, corpus, tmp_path):
+    labels = ["a", "b"] * 9 + ["c", "c"]
+    ours, theirs = (corpus(name, labels) for name in ("my/ours.csv", "my/theirs.csv"))
+    with pytest.raises(ValueError, match="ours.csv: none of the rows within budget=6 has the label 'c'"):
+        transfer_grid([ours], [theirs], encoder, **SMALL, budget=6, seed=1, store=tmp_path / "store")
+    with pytest.raises(ValueError, match="ours.csv: none of the rows within budget=6 has the label 'c'"):
+        TransferModel().fit(ours, encoder, 4, budget=6, seed=1, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_rows_of_the_source_under_another_name_are_said(encoder, corpus, tmp_path):
+    ours = corpus("ours.csv", ["yes", "no"])
+    texts = ours.frame["text"][::-1]
+    copy = load_source(pd.DataFrame({"text": texts, "label": texts.str.split().str[1]}), name="copy")
+    with pytest.warns(UserWarning, match="20 of the 20 rows of 'copy' are rows of the source '.*ours.csv' too; what"):
+        transfer_grid([ours], [copy], encoder, **SMALL, store=tmp_path)
+
+
+def test_a_file_that_was_written_again_is_not_the_one_that_was_loaded(encoder, corpus):
+    first, again = corpus("a.csv", ["yes", "no"]), corpus("a.csv", ["no", "yes"])
+    with pytest.raises(ValueError, match=r"a.csv are both called '.*a.csv'; the file was written again meanwhile;"):
+        transfer_grid([first], [again], encoder, **SMALL)
 
 
 def test_a_budget_below_the_members_loses_none_of_them(encoder):

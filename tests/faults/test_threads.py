@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers.utils import logging as transformers_logging
 
 from tsns_lib import extract, extraction, load_encoder
@@ -56,13 +57,14 @@ def first_call_waits():
     """Let the first call of a model wait inside it until another is through."""
     begun, through = threading.Event(), threading.Event()
 
-    def wait(module, inputs):
-        if not begun.is_set():
-            begun.set()
-            assert through.wait(60)
-
     def beside(model, first, other):
-        with model.embeddings.register_forward_pre_hook(wait), ThreadPoolExecutor(1) as pool:
+        def wait(module, inputs):
+            if module is model.embeddings and not begun.is_set():
+                begun.set()
+                assert through.wait(60)
+
+        # a hook of all modules: with one of its own, the model would count as changed
+        with register_module_forward_pre_hook(wait), ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(first)
             assert begun.wait(60)
             try:

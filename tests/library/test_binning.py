@@ -48,12 +48,19 @@ def test_some_rows_are_cut_as_all_are():
     assert np.array_equal(bin_activations(X, edges, rows), bin_activations(X, edges)[:, rows])
 
 
-def test_a_large_source_is_cut_by_evenly_spaced_rows(monkeypatch):
+def test_a_large_source_is_cut_by_some_of_its_rows(monkeypatch):
     monkeypatch.setattr(forest, "EDGE_ROWS", 640)
     X = np.random.default_rng(0).permutation(64_000).astype(np.float32)[:, None]
     shares = np.bincount(binned(X)[0]) / len(X)
     assert len(shares) == 64
     assert shares.max() < 3 / 64
+
+
+@pytest.mark.parametrize("period", [2, 3, 10])
+def test_a_regular_order_of_the_rows_hides_no_value(monkeypatch, period):
+    monkeypatch.setattr(forest, "EDGE_ROWS", 640)
+    X = (np.arange(640 * period) % period)[:, None].astype(np.float32)
+    assert sorted(set(binned(X)[0].tolist())) == list(range(period))
 
 
 @pytest.mark.parametrize("engine", ["histogram", "sklearn"])

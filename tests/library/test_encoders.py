@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_encoders import FAMILIES, tiny_folder
+from tiny_encoders import FAMILIES, PIECES, tiny_folder
+from tokenizers import normalizers, processors
 
 from tsns_lib import encoders, extract
 from tsns_lib.encoders import load_encoder
@@ -220,6 +221,8 @@ def test_a_folder_that_lacks_a_file(copy, gone, message):
         ({"num_hidden_layers": 0}, "config.json: num_hidden_layers is 0"),
         ({"num_hidden_layers": True}, "config.json: num_hidden_layers is True"),
         ({"transformers_weights": "other.bin"}, "config.json: transformers_weights names other weights"),
+        ({"is_decoder": True}, "config.json: is_decoder is True; an encoder's first token sees the others"),
+        ({"model_type": "roberta", "pad_token_id": None}, "config.json: pad_token_id is None, expected a whole number"),
     ],
 )
 def test_a_config_that_is_no_encoder(copy, changes, message):
@@ -353,8 +356,102 @@ def test_a_model_loaded_in_inference_mode_can_be_trained(tiny):
 
 def test_a_tokenizer_of_another_model(copy):
     edit_config(copy, vocab_size=8)
-    with pytest.raises(ValueError, match="needs a fast tokenizer of at most 8 tokens, found BertTokenizer with 16"):
+    with pytest.raises(ValueError, match="its tokens must have numbers below 8, found BertTokenizer with 15"):
         _ = load_encoder(copy, random_weights=True).tokenizer
+
+
+def only(name, content):
+    """The tokenizer's only file is this one."""
+
+    def change(folder):
+        (folder / "tokenizer.json").unlink()
+        (folder / name).write_text(content)
+
+    return change
+
+
+def in_tokenizer(change, **settings):
+    """Another tokenizer.json, which transformers reads as it is, whatever the family."""
+
+    def changed(folder):
+        path, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        known = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config.write_text(json.dumps(known | settings))
+
+    return changed
+
+
+def of_a_version(folder):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fast_tokenizer_files": ["tokenizer.5.json"]}))
+
+
+def add_a_token(content):
+    content["added_tokens"].append(content["added_tokens"][0] | {"id": 999, "content": "[NEW]"})
+
+
+def put_the_first_last(content):
+    single = content["post_processor"]["single"]
+    single.append(single.pop(0))
+
+
+def of_type(which, number, **settings):
+    def change(content):
+        for part in content["post_processor"][which]:
+            next(iter(part.values()))["type_id"] = number
+
+    return in_tokenizer(change, **settings)
+
+
+TYPES = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+WORDS = "".join(f"{word}\n" for word in PIECES)
+NO_WORDS = "Tokenizer knows no words but the special tokens; a file of its vocabulary is missing or of another kind"
+NO_FIRST = "it puts no token such as [CLS] before a text, and the first token stands for the text"
+NO_UNKNOWN = "WordPiece error: Missing [UNK] token from the vocabulary"
+BAD_TOKENIZERS = {
+    "words of another kind": ("bert", only("vocab.json", '{"bim": 0}'), "Bert" + NO_WORDS),
+    "nonsense for words": ("bert", only("spiece.model", "nonsense"), "Bert" + NO_WORDS),
+    "words of BERT for RoBERTa": ("roberta", only("vocab.txt", WORDS), "Roberta" + NO_WORDS),
+    "words of BERT for DeBERTa": ("deberta-v2", only("spm.model", "nonsense"), "Bert" + NO_WORDS),
+    "words for a version": ("bert", of_a_version, "Bert" + NO_WORDS),
+    "no words": ("bert", only("vocab.txt", ""), "Bert" + NO_WORDS),
+    "no unknown word": ("bert", only("vocab.txt", WORDS.replace("[UNK]\n", "")), NO_UNKNOWN),
+    "a word twice": (
+        "bert",
+        only("vocab.txt", WORDS + "bim\n"),
+        "its tokens must have numbers below 16, found BertTokenizer with 16",
+    ),
+    "a gap": (
+        "bert",
+        in_tokenizer(lambda content: content["model"]["vocab"].update(bim=500)),
+        "its tokens must have numbers below 16, found TokenizersBackend with 500",
+    ),
+    "a token of a large number": (
+        "bert",
+        in_tokenizer(lambda content: content["post_processor"]["special_tokens"]["[SEP]"].update(ids=[999])),
+        "its tokens must have numbers below 16, found TokenizersBackend with 999",
+    ),
+    "one more token": ("bert", in_tokenizer(add_a_token), "its tokens must have numbers below 16, found "),
+    "nothing around a text": ("bert", in_tokenizer(lambda content: content.update(post_processor=None)), NO_FIRST),
+    "[CLS] last": ("bert", in_tokenizer(put_the_first_last), NO_FIRST),
+    "a type": ("bert", of_type("single", 200, **TYPES), "its types of tokens must be below 2, found 200"),
+    "a type of pairs": ("bert", of_type("pair", 2, **TYPES), "its types of tokens must be below 2, found 2"),
+    "a type that is not used": ("bert", of_type("single", 200), "its types of tokens must be below 128, found 200"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TOKENIZERS)
+def test_a_tokenizer_that_does_not_fit_is_one_line(name, tmp_path):
+    family, change, message = BAD_TOKENIZERS[name]
+    change(tiny_folder(family, tmp_path / "copy"))
+    with pytest.raises(ValueError) as caught:
+        extract(["bim tak"], load_encoder(tmp_path / "copy"), max_length=8, store=tmp_path / "store", progress=False)
+    assert str(caught.value).startswith(f"{tmp_path / 'copy'}: cannot load the tokenizer: {message}")
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "store").rglob("*.npy")) == []
 
 
 def test_built_in_weights_with_another_hash(tmp_path, monkeypatch):
@@ -485,14 +582,48 @@ def cut_from_the_left(encoder):
     encoder.tokenizer.truncation_side = "left"
 
 
-def train(encoder):
-    encoder.model.train()
+def layer(encoder):
+    return encoder.model.encoder.layer[1]
 
 
-@pytest.mark.parametrize(
-    ("change", "name"), [(scale_a_weight, "model"), (train, "model"), (cut_from_the_left, "tokenizer")]
-)
-def test_an_encoder_that_was_changed_in_place_is_used_for_nothing(tiny, tmp_path, change, name):
+def act_by(encoder, function):
+    layer(encoder).intermediate.intermediate_act_fn = function
+
+
+def normalise(encoder, what, how):
+    setattr(encoder.tokenizer.backend_tokenizer, what, how)
+
+
+CHANGES = {
+    "a weight": ("model", scale_a_weight),
+    "train": ("model", lambda encoder: encoder.model.train()),
+    "data": ("model", lambda encoder: layer(encoder).output.dense.weight.data.mul_(2)),
+    "sign": ("model", lambda encoder: layer(encoder).output.dense.weight.data.mul_(-1)),
+    "order": ("model", lambda encoder: layer(encoder).output.dense.weight.data.copy_(flipped(encoder, 0))),
+    "order of columns": ("model", lambda encoder: layer(encoder).output.dense.weight.data.copy_(flipped(encoder, 1))),
+    "numpy": ("model", lambda encoder: layer(encoder).output.dense.bias.detach().numpy().__setitem__(3, 1e-30)),
+    "hook": ("model", lambda encoder: layer(encoder).register_forward_hook(lambda *_: None)),
+    "pre-hook": ("model", lambda encoder: layer(encoder).register_forward_pre_hook(lambda *_: None)),
+    "forward": ("model", lambda encoder: setattr(encoder.model, "forward", print)),
+    "forward of a layer": ("model", lambda encoder: setattr(layer(encoder), "forward", print)),
+    "activation": ("model", lambda encoder: act_by(encoder, layer(encoder).output.dense)),
+    "epsilon": ("model", lambda encoder: setattr(layer(encoder).output.LayerNorm, "eps", 1.0)),
+    "layers": ("model", lambda encoder: setattr(encoder.model.encoder, "layer", encoder.model.encoder.layer[:2])),
+    "decoder": ("model", lambda encoder: setattr(encoder.model.config, "is_decoder", True)),
+    "side": ("tokenizer", cut_from_the_left),
+    "normalizer": ("tokenizer", lambda encoder: normalise(encoder, "normalizer", normalizers.Replace("a", "b"))),
+    "framing": ("tokenizer", lambda encoder: normalise(encoder, "post_processor", processors.ByteLevel())),
+    "inputs": ("tokenizer", lambda encoder: encoder.tokenizer.model_input_names.remove("token_type_ids")),
+    "config": ("config", lambda encoder: encoder.config.update(num_hidden_layers=2)),
+}
+
+
+def flipped(encoder, axis):
+    return layer(encoder).output.dense.weight.data.flip(axis)
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES.values(), ids=CHANGES)
+def test_an_encoder_that_was_changed_in_place_is_used_for_nothing(tiny, tmp_path, name, change):
     encoder, short = load_encoder(tiny), {"max_length": 16, "progress": False}
     whole = extract(["A line.", "Another."], encoder, store=tmp_path / "a", **short)
     change(encoder)
@@ -522,3 +653,40 @@ def test_a_folder_in_the_place_of_the_weights_is_named(copy):
     (copy / "model.safetensors").mkdir()
     with pytest.raises(ValueError, match="model.safetensors: is a folder, and a file is needed"):
         load_encoder(copy)
+
+
+def test_a_link_to_weights_that_are_gone_is_named(copy):
+    (copy / "model.safetensors").unlink()
+    (copy / "model.safetensors").symlink_to(copy / "gone")
+    with pytest.raises(ValueError, match="copy/model.safetensors: is a broken link, and a file is needed"):
+        load_encoder(copy)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"return_dict": False}, {"chunk_size_feed_forward": 5}, {"output_attentions": True}]
+)
+@pytest.mark.parametrize("random_weights", [False, True])
+def test_what_config_json_says_of_the_call_changes_nothing(tiny, copy, tmp_path, changes, random_weights):
+    edit_config(copy, **changes)
+    options = {"max_length": 16, "store": tmp_path / "store", "progress": False}
+    known, other = (load_encoder(folder, random_weights=random_weights) for folder in (tiny, copy))
+    assert known.digest != other.digest
+    np.testing.assert_array_equal(extract(["bim tak"], other, **options), extract(["bim tak"], known, **options))
+
+
+def test_a_model_that_does_not_run_is_one_line(tiny, monkeypatch):
+    from transformers import BertModel
+
+    monkeypatch.setattr(BertModel, "forward", lambda *_, **__: 1 / 0)
+    with pytest.raises(ValueError, match=f"^{tiny}: cannot load the weights: division by zero$"):
+        _ = load_encoder(tiny).model
+
+
+@pytest.mark.parametrize(("family", "padding"), [("roberta", 3), ("roberta", 5), ("xlm-roberta", 0), ("mpnet", 5)])
+def test_the_longest_text_is_read_whatever_the_number_of_padding(family, padding, tmp_path):
+    folder = tiny_folder(family, tmp_path / "copy")
+    edit_config(folder, pad_token_id=padding)
+    encoder = load_encoder(folder)
+    assert encoder.max_tokens == (22 if family == "mpnet" else 23 - padding)
+    options = {"max_length": encoder.max_tokens, "store": tmp_path / "store", "progress": False}
+    assert np.isfinite(extract(["tak " * 40, "tak"], encoder, **options)).all()

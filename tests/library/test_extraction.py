@@ -105,12 +105,19 @@ def test_rows_keep_their_order_in_every_batch(tiny, tmp_path, monkeypatch):
     np.testing.assert_allclose(reverse[::-1], wide, rtol=0, atol=1e-5)
 
 
+def watched(model, call):
+    """Call before every pass of a model by a hook of all modules: with one of its own it would count as changed."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    return register_module_forward_pre_hook(lambda module, _: call() if module is model else None)
+
+
 def test_one_pass_stores_several_poolings_with_the_same_bits(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "SHARD_ROWS", 16)
     settings = {"max_length": 12, "progress": False}
     alone = {pooling: extract(MANY, tiny, pooling=pooling, store=tmp_path / pooling, **settings) for pooling in POOLED}
     passes = []
-    with tiny.model.register_forward_pre_hook(lambda *_: passes.append(1)):
+    with watched(tiny.model, lambda: passes.append(1)):
         first, *others = POOLED
         extraction.stored_activations(MANY, tiny, pooling=first, also=others, store=tmp_path / "all", **settings)
         n_passes = len(passes)
@@ -135,7 +142,7 @@ def test_threads_change_no_bit_and_are_given_back(dtype, folders, monkeypatch):
     before, in_each = torch.get_num_threads(), []
     values = {}
     try:
-        with encoder.model.register_forward_pre_hook(lambda *_: in_each.append(torch.get_num_threads())):
+        with watched(encoder.model, lambda: in_each.append(torch.get_num_threads())):
             for n_threads in (1, 3):
                 torch.set_num_threads(n_threads)
                 values[n_threads] = extraction.activations(tokens, encoder, "cls")
@@ -373,6 +380,21 @@ def test_roberta_keeps_two_positions_for_itself(folders, tmp_path):
     assert extract(["tak " * 40], encoder, max_length=22, **settings).shape == (1, 96)
     with pytest.raises(ValueError, match="max_length=23: expected 3 to 22"):
         extract(["tak"], encoder, max_length=23, **settings)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\x00", "\ufeff", "\u00ad", "[SEP]", "[CLS] [SEP]"])
+@pytest.mark.parametrize("also", [False, True])
+def test_a_text_of_framing_alone_is_named_before_the_model_runs(tiny, tmp_path, monkeypatch, text, also):
+    monkeypatch.setattr(extraction, "SHARD_ROWS", 16)
+    settings = {"pooling": "mean", "also": ["content"]} if also else {"pooling": "content"}
+    settings |= {"max_length": 12, "store": tmp_path, "progress": False}
+    with pytest.raises(ValueError) as caught:
+        stored_activations([*MANY[:37], text, *MANY[37:], text], tiny, **settings)
+    assert str(caught.value) == "text, row 37: has no token but the special ones, and pooling='content' needs one"
+    assert list(tmp_path.rglob("*.npy")) == []
+    pairs = {"text_pairs": ["bim"] * 2}  # one of the two texts is enough
+    assert np.isfinite(stored_activations([text, "tak"], tiny, **settings | pairs).read()).all()
+    assert np.isfinite(extract([text], tiny, max_length=12, store=tmp_path, progress=False)).all()
 
 
 def test_values_that_are_not_finite_name_the_row(folders, tmp_path):

@@ -38,6 +38,21 @@ def test_it_is_the_evidence_maximised(n, width, n_classes):
     assert logme(X, y) == pytest.approx(with_intercept, abs=2e-3)
 
 
+@pytest.mark.parametrize(("n", "width"), [(60, 384), (19, 21), (60, 5)])
+def test_the_unit_of_the_features_does_not_matter(n, width):
+    X, y = np.random.default_rng(1).normal(size=(n, width)), np.arange(n) % 2
+    for intercept in (True, False):
+        assert len({round(logme(X * 2.0**power, y, intercept=intercept), 9) for power in (-15, 0, 1, 20)}) == 1
+
+
+def test_of_several_maxima_the_greatest_counts():
+    # one direction of great and one of small variance know the target: the evidence has a maximum for each of them
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = np.column_stack([1e3 * (y + rng.normal(size=40)), 1e-3 * (2 * y - 1 + 0.01 * rng.normal(size=40))])
+    assert logme(X, y) > 1 > logme(X[:, :1], y)
+
+
 def test_its_values_on_four_rows():
     X, y = [[1.0], [2.0], [3.0], [5.0]], [0, 0, 1, 1]
     assert logme(X, y) == pytest.approx(-0.714223, abs=1e-6)

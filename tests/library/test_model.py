@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,22 @@ def test_an_end_between_two_files_leaves_the_old_model_or_the_new_one(
     assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
 
 
+def test_two_ends_one_after_the_other_lose_no_model(model, mr, encoder, tmp_path, monkeypatch):
+    other = TransferModel().fit(mr, encoder, n_neurons=20, **FEW)
+    third = TransferModel().fit(mr, encoder, n_neurons=30, **FEW)
+    model.save(tmp_path)
+    for saved, step in ((other, "os.replace"), (third, "tsns_lib.store.files.to_disk")):
+
+        def end_at_the_facts(first, *_, step=step):
+            if "model.json" in first.name or step == "os.replace":
+                raise SystemExit
+
+        with monkeypatch.context() as patched, pytest.raises(SystemExit):
+            patched.setattr(step, end_at_the_facts)
+            saved.save(tmp_path)
+        assert np.array_equal(TransferModel.load(tmp_path).selected_, other.selected_)
+
+
 def test_another_encoder_is_refused(model, tmp_path):
     model.save(tmp_path)
     with pytest.raises(ValueError, match="was fitted with builtin:minilm in float32 with the digest .*; here it is"):
@@ -170,6 +187,14 @@ def test_a_class_of_one_row_needs_a_number_for_C(encoder):
     source = load_source(pd.DataFrame({"text": [f"text {i}" for i in range(12)], "label": [0] * 11 + [1]}))
     with pytest.raises(ValueError, match="C: cross-validation needs two rows of every class; give a number"):
         TransferModel().fit(source, encoder, 5, **FEW | {"fraction": 1.0, "n_resamples": 1, "seed": 1})
+
+
+def test_a_class_that_is_not_among_the_rows_of_a_cross_validation_is_said_before_any_work(encoder, tmp_path):
+    rows = pd.DataFrame({"text": [f"text {i}" for i in range(4_400)], "label": ["a"] * 4_398 + ["c"] * 2})
+    few = FEW | {"fraction": 1.0, "n_resamples": 1, "seed": 1}
+    with pytest.raises(ValueError, match="C: .* two rows of every class among the 4,000 rows drawn for it; give a nu"):
+        TransferModel().fit(load_source(rows), encoder, 5, **few, store=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_fitted_says_so(books):
@@ -244,3 +269,20 @@ def test_a_file_in_the_place_of_its_folder_is_one_line(model, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(StoreError, match="taken: cannot hold the model"):
         model.save(tmp_path / "taken")
+
+
+def test_a_model_is_read_whole_while_others_save_it(model, mr, encoder, tmp_path):
+    other = TransferModel().fit(mr, encoder, n_neurons=20, **FEW)
+    model.save(tmp_path)
+    known = {model.selected_.tobytes(), other.selected_.tobytes()}
+
+    def save_often(mine):
+        for _ in range(20):
+            mine.save(tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(save_often, mine) for mine in (model, other)]
+        while not all(writer.done() for writer in writers):
+            assert TransferModel.load(tmp_path, encoder).selected_.tobytes() in known
+        assert [writer.result() for writer in writers] == [None, None]
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors"}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsns_lib import SingleTSNS, forest_importance, logme, resampled_importance
+from tsns_lib import MultiTSNS, SingleTSNS, forest_importance, logme, resampled_importance
 from tsns_lib.importance import Forest
 from tsns_lib.store import Store
 from tsns_lib.validation import class_numbers, matrix, one_each, path, positive, share, whole_number
@@ -151,6 +151,44 @@ def test_a_number_of_thousands_of_digits_is_named_and_not_written():
         whole_number("n", -(10**5000))
 
 
+def test_a_name_does_not_lose_its_end():
+    for names in (["a", "a\0"], pd.Series(["a", "a\0"], dtype=object), [b"a", b"a\0"]):
+        with pytest.raises(ValueError, match="y: the label of row 1 ends with a NUL, which numpy drops"):
+            class_numbers(names, 2)
+    assert class_numbers(["a", "a\0b"], 2).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="groups: the source of row 3 ends with a NUL"):
+        MultiTSNS(2).fit(X, X[:, 1] > 0, groups=["g", "h", "g", "g\0"] * 3)
+
+
+def test_numbers_that_no_float_holds_are_refused():
+    huge = 10**400
+    for wrong in (huge, Fraction(huge)):
+        with pytest.raises(ValueError, match="C: must be positive, got"):
+            positive("C", wrong)
+    assert class_numbers([huge, Fraction(huge + 1), 0], 3).tolist() == [1, 2, 0]
+    with pytest.raises(ValueError, match="gamma: must be in"):
+        share("gamma", np.longdouble("1e-4000"))
+    with pytest.raises(ValueError, match=r"X: holds whole numbers beyond 2\*\*53"):
+        forest_importance(np.c_[2**60 + np.arange(12) % 2], np.arange(12) % 2, n_trees=4)
+    with pytest.raises(ValueError, match="y: must be text or whole numbers, got"):
+        class_numbers(np.zeros(3, "V4"), 3)
+
+
 def test_a_path_holds_no_null_byte():
     with pytest.raises(ValueError, match="folder: must be a path, got 'a"):
         path("folder", "a\0b")
+    with pytest.raises(ValueError, match="store: must be a path, got 'a"):
+        Store("a\0b")
+
+
+@pytest.mark.parametrize("selector", [SingleTSNS, MultiTSNS])
+def test_selectors_take_the_labels_that_forests_take(selector):
+    few = {"n_resamples": 2, "n_trees": 5}
+    expected = selector(2, **few).fit(X, np.arange(12) % 2, *([np.arange(12) // 6] if selector is MultiTSNS else []))
+    for first, second in ((b"a", b"b"), (2**64, 2**64 + 1), (2**53, 2**53 + 1.5 - 0.5)):
+        groups = [np.arange(12) // 6] if selector is MultiTSNS else []
+        fitted = selector(2, **few).fit(X, [first, second] * 6, *groups)
+        assert np.array_equal(fitted.selected_, expected.selected_)
+    for missing in (pd.Series(["a", "b", None] * 4, dtype="string"), np.array(["a", "b", pd.NA] * 4, dtype=object)):
+        with pytest.raises(ValueError, match="^y: the label of row 2 is missing$"):
+            selector(2, **few).fit(X, missing)

@@ -270,3 +270,12 @@ def test_from_two_files_to_a_page_and_predictions_on_new_text(tmp_path, monkeypa
     assert "found: review, stars; name yours with --text\n" in capsys.readouterr().err
     assert main(["analyse", "reviews.csv", *columns, "--param", "resamples=8"]) == 2
     assert "did you mean 'n_resamples'" in capsys.readouterr().err
+
+
+def test_a_tilde_in_an_output_is_the_home_folder(tmp_path, monkeypatch, stars):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = dict.fromkeys(["source", "target", "encoder", *own_output.COLUMNS], "")
+    given |= {f"target_{name}": "" for name in own_output.COLUMNS}
+    assert own_output.parameters(given | {"source": str(stars), "out": "~/report"})["out"] == str(tmp_path / "report")
+    with pytest.raises(FileNotFoundError, match=f"--out: {tmp_path}/nowhere is no folder"):
+        own_output.predict("model", str(stars), "~/nowhere/a.csv")

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from seaborn.utils import relative_luminance
 from tsns_workbook.figure1 import draw_schematic
 from tsns_workbook.figure2 import similarity_dendrogram
+from tsns_workbook.lessons import shares_figure
 from tsns_workbook.plots import accuracy_by_k, fingerprint_heatmap, finish, gain_forest_plot, label_points
 
 matplotlib.use("Agg")
@@ -167,6 +168,7 @@ def test_a_dollar_sign_in_a_name_is_only_a_sign(name):
         fingerprint_heatmap(shares, generated=False, title=f"Of {name}"),
         gain_forest_plot(GAINS.assign(source=name), generated=False),
         similarity_dendrogram(shapes, generated=False, title="Likeness"),
+        shares_figure(pd.Series({name: 5, "b": 100}), pd.DataFrame({20: {name: 5, "b": 15}}), [20]),
     ):
         figure.canvas.draw()
         named = [text for text in figure.findobj(Text) if name in text.get_text()]

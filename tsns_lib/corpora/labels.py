@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsns_lib.validation import shown
+from tsns_lib.validation import EXACT, shown
 
 LARGEST = 2**63 - 1  # labels are stored in 64 bits
-EXACT = 2**53  # above it, a float no longer tells neighbours apart
 
 # How a number is written, in text: 010 is a name, as are 1_000 and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -52,6 +51,8 @@ def numbered(labels: pd.Series, place: str) -> tuple[list[int], dict[str, int]]:
         return _in_order([str(bool(value)) for value in values])
     if kind == "text":
         values = [plain(value) for value in values]
+        if cut := [row for row, value in zip(rows, values, strict=True) if value.endswith("\0")]:
+            raise refused(cut[0], "the label ends with a NUL, which numpy drops")
         names = [value for value in values if not _NUMBER.fullmatch(value)]
         if names and (len(names) == len(values) or not {name.lower().lstrip("+-") for name in names} <= _NO_NAMES):
             return _in_order(values)
@@ -125,8 +126,11 @@ def _whole(value: Any) -> int:
     if isinstance(value, Integral):
         value = int(value)
     elif isinstance(value, Real):
-        value = float(value)
-        if EXACT < abs(value) < math.inf:
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError("is too large for a label (64 bits); write it as a name") from None
+        if EXACT <= abs(value) < math.inf:
             raise ValueError("is too large to be exact; write it without a decimal point, or as a name")
     try:
         number = Decimal(value)

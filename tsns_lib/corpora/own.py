@@ -44,6 +44,8 @@ def read_own(
             facts["skipped"]["class left out"] = int((~used).sum())
         frame = frame[used]
         classes, numbers = numbered(frame["label"], place)
+    if not classes:
+        raise ValueError(f"{facts['path']}: labels= leaves out every class, and no row is left")
     if len(set(classes)) == 1:
         raise ValueError(f"{facts['path']}: one class only, {frame['label'].iloc[0]!r}, in all {len(frame)} rows")
     frame = frame.assign(label=classes).astype({"label": "int64"}).reset_index(drop=True)

@@ -42,7 +42,7 @@ class Source:
         Columns `text` (str), `text_pair` (str or None), `label` (int); rows numbered from 0.
     origin : dict
         `kind` (`"files"`, `"hub"`, `"miniature"`, `"own"`); `corpus`, which is the same for all rows that one corpus
-        has, whatever its source is called; `path`, or `repository` and `commit`;
+        has, whatever its source is called; `path`, with the `sha256` of your own file, or `repository` and `commit`;
         `rows_read`, `rows_kept` and `skipped` ({reason: count}), which add up (before any limit); `repaired`
         ({repair: rows}); `repeated_rows`; `official_rows` and `paper_rows` (None where there is no such
         figure); `limit` where one was asked for.
@@ -59,6 +59,13 @@ class Source:
     frame: pd.DataFrame
     origin: dict[str, Any]
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for column in ("text", "text_pair", "label"):
+            if column not in self.frame:
+                raise ValueError(f"frame: lacks the column {column!r}")
+        if not isinstance(self.name, str) or self.name.endswith("\0"):  # which numpy drops
+            raise ValueError(f"name: must be text, got {self.name!r:.60}")
 
     @property
     def n_rows(self) -> int:
@@ -99,8 +106,9 @@ class Source:
             if sorted_by_text or not set(theirs.values()) <= set(ours.values()):
                 lacking = [name for name in theirs if name not in ours]
                 fault = f"names must agree, case and spelling too: {listed(lacking)} has no partner"
-                mapping = f"{{{lacking[0]!r:.40}: {next(iter(ours))!r:.40}, ...}}"
-                raise ValueError(f"labels: {both}; {fault}; load_source(..., labels={mapping}) renames them")
+                raise ValueError(
+                    f"labels: {both}; {fault}; load_source(..., labels={{{lacking[0]!r:.40}: ...}}) renames them"
+                )
             numbers = {number: number for number in theirs.values()}
             warnings.warn(f"labels: {both}; they are compared by number", stacklevel=2)
         if rest := set(ours.values()) - set(numbers.values()):
@@ -196,7 +204,9 @@ def load_source(
     """
     given = name_or_path
     for argument, value in {"name": name, "text": text, "text_pair": text_pair, "label": label, "split": split}.items():
-        if not (value is None and argument != "split") and not (isinstance(value, str) and value.strip()):
+        if value is None and argument != "split":
+            continue
+        if not isinstance(value, str) or not value.strip() or value.endswith("\0"):
             raise ValueError(f"{argument}: must be text, got {value!r:.60}")
     seed = whole_number("seed", seed, least=0)
     limit = None if limit is None else whole_number("limit", limit)
@@ -347,6 +357,8 @@ def _from_own(given: Any, own: dict[str, Any]) -> Source:
             raise FileNotFoundError(f"{missing}: {', '.join(REGISTRY)}{_near(os.fspath(given))}")
         frame, facts = read_own(file, **own)
         place = Path(os.path.abspath(file))
+        with file.open("rb") as written:  # it may be written again before the next call
+            facts["sha256"] = hashlib.file_digest(written, "sha256").hexdigest()
         name, corpus = f"{place.parent.name}/{place.name}".lstrip("/"), str(file.resolve())
     else:
         frame, facts = read_own(_pandas(given, own["label"] or "label"), **own)

@@ -30,6 +30,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
+from tsns_lib import validation
 from tsns_lib.store import files
 from tsns_lib.store.files import StoreError, atomic, code_digest, content_hash, once, sha256_of, sweep
 from tsns_lib.store.manifest import NO_MANIFEST, Shard, manifest_fault, mapped, plain, promises, write_manifest
@@ -364,7 +365,7 @@ class Store:
         if isinstance(root, Store):
             root = root.root
         folder = root or os.environ.get("TSNS_CACHE") or platformdirs.user_cache_path("tsns")
-        self.root: Path = Path(os.path.expanduser(folder)).absolute()
+        self.root: Path = validation.path("store", folder).absolute()
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"

@@ -4,12 +4,14 @@ A new file is written beside its target and gets its name only when all of it is
 read once a process, for as long as the file stays the same.
 """
 
+import errno
 import fcntl
 import functools
 import hashlib
 import importlib.util
 import json
 import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -100,6 +102,8 @@ def _own_sha256(sha256: str, path: Path) -> bytes:
 def once(read: Callable[[Path], Result], path: Path) -> Result:
     """`read(path)`, remembered in this process for as long as the file is the same."""
     status = path.stat()
+    if stat.S_ISFIFO(status.st_mode):  # whoever opens it waits for ever
+        raise OSError(errno.EINVAL, "is no file")
     age = time.time_ns() - status.st_ctime_ns
     call = remembered.__wrapped__ if 0 <= age < JUST_NOW_NS else remembered
     return call(read, path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

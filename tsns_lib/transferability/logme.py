@@ -2,12 +2,12 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
 
 from tsns_lib.validation import centred, features_and_classes, truth
 
-MOST_ROUNDS = 100
-PRECISION = 1e-6  # relative change of α/β at which the fixed point is reached (our choice)
-TINY = 1e-12
+LOG_RATIOS = np.log(10) * np.linspace(-20, 20, 401)  # of α/β to the largest eigenvalue (our choice)
+TINY = 1e-12  # of a target that the features know exactly, whose evidence has no bound
 
 
 def logme(X: ArrayLike, y: ArrayLike, *, intercept: bool = True) -> float:
@@ -51,33 +51,33 @@ def logme(X: ArrayLike, y: ArrayLike, *, intercept: bool = True) -> float:
     if not features.any():
         raise ValueError("X: every feature is constant, which says nothing beside an intercept")
     left, singular, _ = np.linalg.svd(features, full_matrices=False)
-    shape = len(features) - intercept, features.shape[1]
-    evidence = float(np.mean([_evidence(left, singular**2, target, *shape) for target in targets.T]))
+    n = len(features) - intercept
+    evidence = float(np.mean([_evidence(left, singular**2, target, n) for target in targets.T]))
     if not np.isfinite(evidence):
         raise ValueError("X: its evidence is not finite; the features are too large or too small, so scale them")
     return evidence
 
 
-def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n: int, n_features: int) -> float:
-    """The greatest log evidence per row of n free rows, by MacKay's fixed point."""
+def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n: int) -> float:
+    """The greatest log evidence per row of n free rows.
+
+    For a ratio α/β the best β is known, so that only the ratio is looked for: first on a grid, as there may be several
+    maxima, then between the neighbours of the best one. Ratios and eigenvalues have the unit of the largest eigenvalue.
+    """
     inside = (left.T @ target) ** 2  # the target's length along each direction of the features, squared
     outside = max(0.0, float(target @ target - inside.sum()))
-    tiny = TINY / float(eigenvalues.max())  # of squared weights, whose unit is that of 1 / eigenvalues
-    alpha = beta = 1.0
-    for _ in range(MOST_ROUNDS):
-        ratio = alpha / beta
-        effective = float((eigenvalues / (eigenvalues + ratio)).sum())
-        weights = float((eigenvalues * inside / (eigenvalues + ratio) ** 2).sum())
-        residual = float((inside * (ratio / (eigenvalues + ratio)) ** 2).sum()) + outside
-        alpha, beta = effective / (weights + tiny), (n - effective) / (residual + TINY)
-        if abs(alpha / beta - ratio) <= PRECISION * ratio:
-            break
-    ratio = alpha / beta
-    weights = float((eigenvalues * inside / (eigenvalues + ratio) ** 2).sum())
-    residual = float((inside * (ratio / (eigenvalues + ratio)) ** 2).sum()) + outside
-    determinant = np.log(alpha + beta * eigenvalues).sum() + (n_features - len(eigenvalues)) * np.log(alpha)
-    fit = beta * residual + alpha * weights
-    return float(n_features * np.log(alpha) + n * np.log(beta / (2 * np.pi)) - determinant - fit) / (2 * n)
+    eigenvalues = eigenvalues / eigenvalues.max()
+
+    def evidence(log_ratio: ArrayLike) -> np.ndarray:
+        ratio = np.exp(log_ratio)[..., None]
+        shrunk = ratio / (eigenvalues + ratio)  # of the target along a direction, the share that is left
+        left_over = (inside * shrunk).sum(axis=-1) + outside + TINY
+        return (np.log(shrunk).sum(axis=-1) + n * np.log(n / (2 * np.pi * left_over)) - n) / (2 * n)
+
+    best = int(evidence(LOG_RATIOS).argmax())
+    around = LOG_RATIOS[max(0, best - 1)], LOG_RATIOS[min(len(LOG_RATIOS) - 1, best + 1)]
+    found = minimize_scalar(lambda log_ratio: -evidence(log_ratio), bounds=around, method="bounded")
+    return float(max(-found.fun, evidence(LOG_RATIOS[best])))
 
 
 def h_score(X: ArrayLike, y: ArrayLike) -> float:

@@ -180,6 +180,8 @@ def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
 def as_keyed(prepare: Callable[..., Any]) -> Callable[..., Any]:
     """The same with its arguments as they stand in the key, so that what is done is what the key says."""
     named: Any = identity_of(prepare)
+    if named is None:
+        raise ValueError("prepare: expected functools.partial of a function of a module, got None")
     return functools.partial(prepare.func, *named["args"], **named["keywords"])  # type: ignore[attr-defined]
 
 
