@@ -146,7 +146,12 @@ def transfer_grid(
     ------
     ValueError
         If a name stands twice, or for two corpora; no pair of different names is left; the classes of a source and a
-        target do not match; or an argument is out of range.
+        target do not match; a budget leaves no row of a class; or an argument is out of range.
+
+    Warns
+    -----
+    UserWarning
+        If a source has no target but its own corpora, or more than half of a target's rows are rows of a source.
 
     Examples
     --------

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 import time
 import zipfile
@@ -203,6 +204,13 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert load_source("sst", data_dir="~/data").n_rows == 2
     monkeypatch.setenv("TSNS_DATA", "~/data")
     assert load_source("sst").n_rows == 2
+
+
+def test_a_pipe_in_the_place_of_an_official_file_is_no_reason_to_wait(tmp_path):
+    (tmp_path / "SST").mkdir()
+    os.mkfifo(tmp_path / "SST/stsa.binary.train")
+    with pytest.raises(ValueError, match="stsa.binary.train: is a pipe or device, and a file is needed"):
+        load_source("sst", data_dir=tmp_path)
 
 
 # Official files

@@ -249,8 +249,8 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
     Lines end at newlines only: `str.splitlines` would also cut at the stray control characters inside the texts.
     """
     packed = path.suffix.lower() in PACKED
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, and a file is needed")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a pipe or device'}, and a file is needed")
     with PACKED.get(path.suffix.lower(), open)(path, "rb") as file:
         number, left = 0, _most_unpacked(path) if packed else math.inf
         while line := file.readline(MAX_TEXT + 1):
