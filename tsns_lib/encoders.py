@@ -9,16 +9,16 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
-from types import MethodType
+from types import MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tsns_lib.loaded import fits, state_of, try_out
+from tsns_lib.loaded import changed, check_tokenizer, remember, try_out
 from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
 from tsns_lib.validation import MOST_SEED, one_of, path, truth, whole_number
@@ -49,7 +49,7 @@ class _Once(cached_property[T]):
     def __get__(self, instance: Any, owner: type | None = None) -> T:  # type: ignore[override]
         with _LOADING:
             value = super().__get__(instance, owner)
-            vars(instance).setdefault(f"{self.attrname} as loaded", state_of(value))
+            remember(instance, str(self.attrname))
             return value
 
 
@@ -85,15 +85,12 @@ class Encoder:
 
     name: str
     folder: Path
-    config: dict[str, Any] = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
     files: dict[str, str] = field(repr=False)
     dtype: str
     revision: str | None
     random_seed: int | None
     requested_device: str
-
-    def __post_init__(self) -> None:
-        vars(self)["config as loaded"] = state_of(self.config)
 
     @property
     def n_layers(self) -> int:
@@ -153,7 +150,7 @@ class Encoder:
         try:
             with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(self.folder, **LOCAL)
-                fits(tokenizer, AutoConfig.from_pretrained(self.folder, **LOCAL))
+                check_tokenizer(tokenizer, AutoConfig.from_pretrained(self.folder, **LOCAL))
         except Exception as error:  # the tokenizers package raises this very class
             raise ValueError(f"{self.folder}: cannot load the tokenizer: {f'{error}'.partition(chr(10))[0]}") from error
         self._refuse_other_files()
@@ -302,13 +299,15 @@ def load_encoder(
     return Encoder(name, folder, config, _contents(folder, not random_weights), dtype, commit, random_seed, device)
 
 
-def check_encoder(encoder: Any) -> None:
-    """Raise a ValueError unless this is what `load_encoder` gave, and nobody has changed it: its digest is of files."""
+def check_encoder(encoder: Any, *, whole: bool = False) -> None:
+    """Raise a ValueError unless this is what `load_encoder` gave, unchanged: its digest is of files.
+
+    If `whole`, the weights are read for it: a tenth of a second for MiniLM, one or two for BERT-large.
+    """
     if not isinstance(encoder, Encoder):
         raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
-    for name in ("config", "model", "tokenizer"):
-        if (known := f"{name} as loaded") in vars(encoder) and vars(encoder)[known] != state_of(vars(encoder)[name]):
-            raise ValueError(f"encoder: its {name} was changed after it was loaded; load it again, and change a copy")
+    if name := changed(encoder, whole):
+        raise ValueError(f"encoder: its {name} was changed after it was loaded; load it again, and change a copy")
 
 
 def own_dtype(device: str = "auto") -> str:
@@ -403,7 +402,7 @@ def _snapshot(name: str, revision: str | None) -> tuple[Path, str]:
     return Path(folder), Path(folder).name
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> Mapping[str, Any]:
     """The parsed `config.json` of a supported family, its shape checked."""
     path = folder / "config.json"
     if not path.is_file():
@@ -424,7 +423,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is_decoder is {config['is_decoder']!r}; an encoder's first token sees the others")
     if "transformers_weights" in config:
         raise ValueError(f"{path}: transformers_weights names other weights; only the folder's *.safetensors are read")
-    return config
+    return MappingProxyType(config)
 
 
 def _content_files(folder: Path, weights: bool) -> list[Path]:
@@ -438,7 +437,8 @@ def _content_files(folder: Path, weights: bool) -> list[Path]:
             raise ValueError(f"{folder / 'adapter_config.json'}: an adapter is not read; merge it into the encoder")
         files += [*folder.glob("*.safetensors"), *folder.glob(WEIGHTS_INDEX)]
     if bad := [path for path in files if not path.is_file()]:
-        raise ValueError(f"{bad[0]}: is a {'folder' if bad[0].is_dir() else 'broken link'}, and a file is needed")
+        kind = "folder" if bad[0].is_dir() else "broken link" if bad[0].is_symlink() else "pipe or device"
+        raise ValueError(f"{bad[0]}: is a {kind}, and a file is needed")
     if any(b"/" in path.read_bytes() for path in files if path.name == WEIGHTS_INDEX):
         raise ValueError(f"{folder / WEIGHTS_INDEX}: names files of other folders; only this folder's are read")
     return sorted(files)

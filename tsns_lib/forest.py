@@ -402,7 +402,7 @@ def bin_edges(X: Activations, n_jobs: int = -1) -> np.ndarray:
     """Where every neuron is cut: at most 63 edges for 64 bins of equal share, ascending, of shape (N, 63).
 
     A value lies in the bin whose number is the count of edges that it reaches; unused edges are infinite. A neuron with
-    at most 64 distinct values keeps them all, so its splits stay exact.
+    at most 64 distinct values in the rows looked at keeps them all, so its splits stay exact.
     """
     n, n_neurons = X.shape
     rng = np.random.default_rng(derive_seed(0, "edges", n))  # rows that are evenly spaced may be all of one class

@@ -1,12 +1,15 @@
 """Whether a tokenizer and a model that were loaded fit each other, and are still what was loaded."""
 
 import json
+import zlib
 from typing import Any
 
 import numpy as np
 
+SAVED = ("architectures", "dtype", "_name_or_path")  # what saving a model writes into its configuration
 
-def fits(tokenizer: Any, config: Any) -> None:
+
+def check_tokenizer(tokenizer: Any, config: Any) -> None:
     """Raise a ValueError unless a tokenizer knows words, and what it makes of a text is what the model can read."""
     vocabulary = tokenizer.get_vocab()
     if not tokenizer.is_fast or vocabulary.keys() <= set(tokenizer.all_special_tokens):
@@ -19,7 +22,7 @@ def fits(tokenizer: Any, config: Any) -> None:
             raise ValueError("it puts no token such as [CLS] before a text, and the first token stands for the text")
         numbers, types = numbers + row.ids, types + row.type_ids
     if max(numbers) >= config.vocab_size:
-        found = f"found {type(tokenizer).__name__} with {max(numbers)}"
+        found = f"found the number {max(numbers)} in {type(tokenizer).__name__}"
         raise ValueError(f"its tokens must have numbers below {config.vocab_size}, {found}")
     used = n_types > 1 and "token_type_ids" in tokenizer.model_input_names
     if max(types) >= (allowed := n_types if used else 128):  # they are kept as int8
@@ -27,35 +30,54 @@ def fits(tokenizer: Any, config: Any) -> None:
 
 
 def try_out(model: Any, n_layers: int) -> None:
-    """Let a model read three tokens: what does not run, or lacks a layer, raises an error now and not among texts."""
+    """Let a model read three tokens: what does not run raises an error now, and not among texts."""
     row = next(model.parameters()).new_zeros((1, 3)).long()
-    model(input_ids=row, attention_mask=row + 1, output_hidden_states=True).hidden_states[n_layers]
+    found = len(model(input_ids=row, attention_mask=row + 1, output_hidden_states=True).hidden_states) - 1
+    if found != n_layers:
+        raise ValueError(f"config.json names {n_layers} layers, and the model has {found}")
+
+
+def remember(owner: Any, name: str) -> None:
+    """Keep how an attribute is now that it is loaded, for `changed`."""
+    value = vars(owner)[name]
+    vars(owner).setdefault(f"{name} as loaded", (state_of(value), content_of(value)))
+
+
+def changed(owner: Any, whole: bool) -> str | None:
+    """The name of an attribute that is not as it was loaded; if `whole`, what it holds is read for that."""
+    for name in ("model", "tokenizer"):
+        if known := vars(owner).get(f"{name} as loaded"):
+            now = vars(owner)[name]
+            if known != (state_of(now), content_of(now) if whole else known[1]):
+                return name
+    return None
 
 
 def state_of(loaded: Any) -> Any:
-    """What moves if the configuration, the tokenizer or the model of an encoder is changed in place, by whatever means.
+    """What moves if a tokenizer or a model is changed in place, as far as that is soon said.
 
-    That of a model is its modules with their settings and with hooks of others, and sums over the bits of all tensors,
-    as torch does not count what is written to them through `.data` or numpy.
+    That of a model is its modules with their settings, the hooks of others, and torch's count of writes to its tensors.
     """
-    if isinstance(loaded, dict):
-        return json.dumps(loaded, default=repr)
     if not hasattr(loaded, "parameters"):
-        lasting = loaded.backend_tokenizer.to_str().partition('"added_tokens"')[2]  # before it: what each call sets
         sides = loaded.truncation_side, loaded.padding_side, loaded.split_special_tokens
-        return hash(lasting), sides, loaded.all_special_tokens, list(loaded.model_input_names)
+        return len(loaded), sides, loaded.all_special_tokens, list(loaded.model_input_names)
     modules = list(loaded.modules())
     named = [(each, name, value) for each in modules for name, value in list(vars(each).items()) if name[0] != "_"]
     settings = [one for one in named if callable(one[-1]) or isinstance(one[-1], float | int | str)]
     kept = [hooks for each in modules for hooks in (each._forward_hooks, each._forward_pre_hooks)]
     own = ("transformers.", "tsns_lib.")
     hooks = [hook for hooks in kept for hook in list(hooks.values()) if not str(hook.__module__).startswith(own)]
-    tensors = [(each.data_ptr(), each._version, *_bits(each)) for each in (*loaded.parameters(), *loaded.buffers())]
-    return modules, settings, hooks, tensors, state_of(vars(loaded.config))
+    tensors = [(each.data_ptr(), each._version) for each in (*loaded.parameters(), *loaded.buffers())]
+    config = {name: value for name, value in vars(loaded.config).items() if name not in SAVED}
+    return modules, settings, hooks, tensors, json.dumps(config, default=repr)
 
 
-def _bits(tensor: Any) -> tuple[int, int]:
-    """The sum of a tensor's bits as whole numbers, and that of neighbours' products: it sees values change places."""
-    values = np.ascontiguousarray(tensor.detach().float().cpu()).ravel()
-    numbers: Any = values.view(np.int32 if values.size % 2 else np.int64)  # half as many are twice as fast
-    return int(numbers.sum()), int(numbers[:-1] @ numbers[1:])
+def content_of(loaded: Any) -> int:
+    """A checksum of a tokenizer or of weights: torch does not count what is written through `.data` or numpy."""
+    if not hasattr(loaded, "parameters"):
+        # what stands before the tokens that were added, each call sets
+        return zlib.crc32(loaded.backend_tokenizer.to_str().partition('"added_tokens"')[2].encode())
+    checksum = 0
+    for tensor in (*loaded.parameters(), *loaded.buffers()):
+        checksum = zlib.crc32(np.ascontiguousarray(tensor.detach().float().cpu()).data, checksum)
+    return checksum

@@ -225,8 +225,11 @@ class TransferModel:
         place = path("folder", folder)
         if encoder is not None:
             check_encoder(encoder)
-        with locked(place) if place.is_dir() else nullcontext():
-            facts, content = _saved(place)
+        try:
+            with locked(place) if place.is_dir() else nullcontext():
+                facts, content = _saved(place)
+        except PermissionError as error:
+            raise StoreError(f"{place}: cannot be read: {error}") from error
         theirs = facts["encoder"]
         if encoder is None:
             options: dict[str, Any] = {name: theirs[name] for name in ("dtype", "revision")}

@@ -177,6 +177,7 @@ def transfer_grid(
     multi = MultiTSNS(pairing=pairing, gamma=gamma, C=C, verbose=progress, **measured)
     for source in chain(*unions, tests):
         check_settings(pooling, max_length, encoder, texts_of(source, None)[1] is not None, also)
+    _warn_of_shared_rows(chain(*unions), tests)
     work = []
     for union in unions:
         own = {source.name for source in union}
@@ -243,7 +244,8 @@ def parts_of(union: Sequence[Any], budget: int | None, pairing: str, seed: int) 
         parts.append(Part(source, np.sort(rows), members[0].labels_of(source)[np.sort(rows)]))
     taught = [s1 for s1, _ in source_pairs(len(parts), pairing)] if len(parts) > 1 else [(0,)]
     numbers = members[0].numbers
-    known = {name for name, number in numbers.items() if number in set(members[0].frame["label"])}
+    present = set(members[0].frame["label"])
+    known = {name for name, number in numbers.items() if number in present}
     for learner in taught:
         used = np.unique(np.concatenate([parts[member].y for member in learner]))
         names = union_name(parts[member].source.name for member in learner)
@@ -270,9 +272,18 @@ def seed_of(members: Sequence[str], run: int, seed: int) -> int:
     return run_seed(seed, run, *members) if len(members) == 1 else run_seed(seed, run)
 
 
-def _rows(corpus: Any) -> pd.Index:
-    """What identifies each row of a corpus: its texts."""
-    return pd.Index(corpus.frame["text"].str.cat(corpus.frame["text_pair"].fillna(""), sep="\0"))
+def _warn_of_shared_rows(sources: Iterable[Any], targets: Sequence[Any]) -> None:
+    """Say which targets have mostly rows of a source under another name; texts identify a row."""
+    rows = {
+        target.name: pd.Index(target.frame["text"].str.cat(target.frame["text_pair"].fillna(""), sep="\0"))
+        for target in targets
+    }
+    for source in {source.name: source for source in sources}.values():
+        known = pd.Index(source.frame["text"].str.cat(source.frame["text_pair"].fillna(""), sep="\0"))
+        for name, own in rows.items():
+            if name != source.name and (shared := int(own.isin(known).sum())) > len(own) / 2:
+                both = f"{shared} of the {len(own)} rows of {name!r} are rows of the source {source.name!r} too"
+                warnings.warn(f"targets: {both}; what is reached on them is no transfer", stacklevel=3)
 
 
 def _check_once(role: str, names: Sequence[str]) -> None:
@@ -374,9 +385,6 @@ def _checked_corpora(sources: Sequence[Any], targets: Sequence[Any]) -> tuple[li
         same = (places[source.name], source.split) == (places[target.name], target.split)
         if same and source.name != target.name:
             raise ValueError(f"targets: {target.name!r} has the rows of the source {source.name!r}; give both one name")
-        if source.name != target.name and (shared := _rows(target).isin(_rows(source)).sum()) > target.n_rows / 2:
-            both = f"{shared} of the {target.n_rows} rows of {target.name!r} are rows of the source {source.name!r} too"
-            warnings.warn(f"targets: {both}; what is reached on them is no transfer", stacklevel=3)
     members = [sorted(source.name for source in union) for union in unions]
     together, tested = [union_name(union) for union in members], [target.name for target in tests]
     for name, union in zip(together, members, strict=True):

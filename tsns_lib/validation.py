@@ -45,8 +45,8 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
 
 def share(name: str, value: Any, *, zero: bool = False, one: bool = True) -> float:
     """The value as a float between 0 and 1, or a ValueError; `zero` and `one` say which ends are allowed."""
-    within = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and 0 <= float(value) <= 1
-    number = float(value) if within else -1.0  # a tiny value of another type may become 0
+    real = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    number = float(value) if real and 0 <= value <= 1 else -1.0  # a tiny value of another type may become 0
     if not (0 < number < 1 or (zero and value == number == 0) or (one and number == 1)):
         raise ValueError(f"{name}: must be in {'[' if zero else '('}0, 1{']' if one else ')'}, got {shown(value)}")
     return number
@@ -222,12 +222,12 @@ def _array(name: str, values: Any, wanted: str, dtype: Any = None) -> np.ndarray
 
 def _exact(numbers: NDArray[Any]) -> NDArray[Any]:
     """Whole numbers as they are, of any size; floats as floats, unless these would make one of two neighbours."""
-    if not all(isinstance(number, Integral) for number in numbers) and (
-        max(map(abs, numbers)) <= EXACT or not all(number % 1 == 0 for number in numbers)
-    ):
+    with np.errstate(invalid="ignore"):  # infinity has no remainder
+        whole = all(number % 1 == 0 for number in numbers)
+    if not all(isinstance(number, Integral) for number in numbers) and (max(map(abs, numbers)) <= EXACT or not whole):
         return numbers.astype(float)
-    whole = [int(number) for number in numbers]
-    return np.array(whole, dtype=object if max(map(abs, whole)) > np.iinfo(np.int64).max else np.int64)
+    exact = [int(number) for number in numbers]
+    return np.array(exact, dtype=object if max(map(abs, exact)) > np.iinfo(np.int64).max else np.int64)
 
 
 def _kind(value: Any) -> str | None:

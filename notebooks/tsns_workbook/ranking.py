@@ -252,6 +252,8 @@ def _by_task(pairs: pd.DataFrame, columns: Sequence[str]) -> list[pd.DataFrame]:
     for name in ("task", "source", "target", *columns):
         if name not in pairs:
             raise ValueError(f"pairs: has no column {name!r}")
+    if pairs.empty:
+        raise ValueError("pairs: has no rows")
     tasks = [rows[rows["source"] != rows["target"]] for _, rows in pairs.groupby("task", sort=False)]
     for rows in tasks:
         ends = list(zip(rows["source"], rows["target"], strict=True))

@@ -356,7 +356,7 @@ def test_a_model_loaded_in_inference_mode_can_be_trained(tiny):
 
 def test_a_tokenizer_of_another_model(copy):
     edit_config(copy, vocab_size=8)
-    with pytest.raises(ValueError, match="its tokens must have numbers below 8, found BertTokenizer with 15"):
+    with pytest.raises(ValueError, match="its tokens must have numbers below 8, found the number 15 in BertTokenizer"):
         _ = load_encoder(copy, random_weights=True).tokenizer
 
 
@@ -422,17 +422,17 @@ BAD_TOKENIZERS = {
     "a word twice": (
         "bert",
         only("vocab.txt", WORDS + "bim\n"),
-        "its tokens must have numbers below 16, found BertTokenizer with 16",
+        "its tokens must have numbers below 16, found the number 16 in BertTokenizer",
     ),
     "a gap": (
         "bert",
         in_tokenizer(lambda content: content["model"]["vocab"].update(bim=500)),
-        "its tokens must have numbers below 16, found TokenizersBackend with 500",
+        "its tokens must have numbers below 16, found the number 500 in TokenizersBackend",
     ),
     "a token of a large number": (
         "bert",
         in_tokenizer(lambda content: content["post_processor"]["special_tokens"]["[SEP]"].update(ids=[999])),
-        "its tokens must have numbers below 16, found TokenizersBackend with 999",
+        "its tokens must have numbers below 16, found the number 999 in TokenizersBackend",
     ),
     "one more token": ("bert", in_tokenizer(add_a_token), "its tokens must have numbers below 16, found "),
     "nothing around a text": ("bert", in_tokenizer(lambda content: content.update(post_processor=None)), NO_FIRST),
@@ -599,6 +599,7 @@ CHANGES = {
     "train": ("model", lambda encoder: encoder.model.train()),
     "data": ("model", lambda encoder: layer(encoder).output.dense.weight.data.mul_(2)),
     "sign": ("model", lambda encoder: layer(encoder).output.dense.weight.data.mul_(-1)),
+    "sign of a column": ("model", lambda encoder: layer(encoder).output.dense.weight.data[:, 1].mul_(-1)),
     "order": ("model", lambda encoder: layer(encoder).output.dense.weight.data.copy_(flipped(encoder, 0))),
     "order of columns": ("model", lambda encoder: layer(encoder).output.dense.weight.data.copy_(flipped(encoder, 1))),
     "numpy": ("model", lambda encoder: layer(encoder).output.dense.bias.detach().numpy().__setitem__(3, 1e-30)),
@@ -614,7 +615,6 @@ CHANGES = {
     "normalizer": ("tokenizer", lambda encoder: normalise(encoder, "normalizer", normalizers.Replace("a", "b"))),
     "framing": ("tokenizer", lambda encoder: normalise(encoder, "post_processor", processors.ByteLevel())),
     "inputs": ("tokenizer", lambda encoder: encoder.tokenizer.model_input_names.remove("token_type_ids")),
-    "config": ("config", lambda encoder: encoder.config.update(num_hidden_layers=2)),
 }
 
 
@@ -632,6 +632,14 @@ def test_an_encoder_that_was_changed_in_place_is_used_for_nothing(tiny, tmp_path
     assert not (tmp_path / "b").exists()
     again = load_encoder(tiny)
     assert (extract(["A line.", "Another."], again, store=tmp_path / "b", **short) == whole).all()
+
+
+def test_the_configuration_of_an_encoder_is_not_changed_and_its_model_may_be_saved(tiny, tmp_path):
+    encoder, short = load_encoder(tiny), {"max_length": 16, "progress": False}
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        encoder.config["num_hidden_layers"] = 2
+    encoder.model.save_pretrained(tmp_path / "saved")
+    extract(["A line."], encoder, store=tmp_path / "store", **short)
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"model_type": ["bert"]}'])

@@ -45,6 +45,13 @@ def test_the_unit_of_the_features_does_not_matter(n, width):
         assert len({round(logme(X * 2.0**power, y, intercept=intercept), 9) for power in (-15, 0, 1, 20)}) == 1
 
 
+def test_a_target_that_is_known_exactly_has_one_value_in_every_unit_and_order():
+    y = np.arange(4_000) % 2
+    X = np.column_stack([2.0 * y - 1, np.random.default_rng(0).normal(size=(4_000, 3))])
+    values = [logme(X, y), logme(10 * X, y), logme(X[::-1], y[::-1])]
+    assert values == pytest.approx([values[0]] * 3, abs=1e-3) and values[0] > 10
+
+
 def test_of_several_maxima_the_greatest_counts():
     # one direction of great and one of small variance know the target: the evidence has a maximum for each of them
     rng = np.random.default_rng(0)

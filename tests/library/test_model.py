@@ -286,3 +286,14 @@ def test_a_model_is_read_whole_while_others_save_it(model, mr, encoder, tmp_path
             assert TransferModel.load(tmp_path, encoder).selected_.tobytes() in known
         assert [writer.result() for writer in writers] == [None, None]
     assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(model, tmp_path, monkeypatch):
+    model.save(tmp_path)
+
+    def refused(place):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr("tsns_lib.model.locked", refused)  # whoever runs tests as root may read everything
+    with pytest.raises(StoreError, match=f"^{tmp_path}: cannot be read: "):
+        TransferModel.load(tmp_path)

@@ -165,6 +165,8 @@ def test_numbers_that_no_float_holds_are_refused():
     for wrong in (huge, Fraction(huge)):
         with pytest.raises(ValueError, match="C: must be positive, got"):
             positive("C", wrong)
+        with pytest.raises(ValueError, match="alpha: must be in"):
+            share("alpha", wrong)
     assert class_numbers([huge, Fraction(huge + 1), 0], 3).tolist() == [1, 2, 0]
     with pytest.raises(ValueError, match="gamma: must be in"):
         share("gamma", np.longdouble("1e-4000"))

@@ -170,6 +170,8 @@ def test_a_gap_in_the_pairs_is_named(pairs, judge):
             judge(rows, "oracle", "tuned")
     with pytest.raises(ValueError, match="^pairs: has no column 'task'$"):
         judge(pairs.drop(columns="task"), "oracle", "tuned")
+    with pytest.raises(ValueError, match="^pairs: has no rows$"):
+        judge(pairs[:0], "oracle", "tuned")
 
 
 def test_a_predictor_that_knows_the_best_source_is_above_chance_whoever_the_target_is():

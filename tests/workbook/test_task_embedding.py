@@ -11,6 +11,7 @@ from tsns_workbook.finetuning.finetune import Recipe, fine_tune, padded
 from tsns_workbook.finetuning.model import TunedModel, fresh_model
 
 from tsns_lib import load_encoder, load_source
+from tsns_lib.sampling import derive_seed
 
 ROWS = [
     {"input_ids": [2, *tokens, 3], "token_type_ids": [0] * (len(tokens) + 2), "labels": label}
@@ -138,12 +139,15 @@ def test_what_is_wrong_is_named(tiny, options, message):
 
 def test_a_label_that_the_model_does_not_know_is_named(tiny):
     books = load_source("miniature:books", limit=24)
-    one_class_more = replace(
-        books, frame=books.frame.assign(label=[2, 0, 1] * 8), classes=("negative", "positive", "mixed")
-    )
-    tuned = fine_tune(books, tiny, RECIPE, seed=0, progress=False)
-    with pytest.raises(ValueError, match="^labels: miniature:books has the classes .* has no partner"):
-        task_embedding(tuned, one_class_more, progress=False)
+    rare = replace(books, frame=books.frame.assign(label=[2, 0, 1] + [0, 1, 0] * 7), classes=("bad", "good", "mixed"))
+    seed = next(seed for seed in range(9) if 0 not in drawn_of(24, 6, seed))  # the one row of its class is not drawn
+    tuned = fine_tune(rare, tiny, RECIPE, seed=seed, n_rows=6, progress=False)
+    with pytest.raises(ValueError, match=r"^miniature:books: row 0, label 2 is none of the model's, \[0, 1\]$"):
+        task_embedding(tuned, rare, progress=False)
+
+
+def drawn_of(n, n_rows, seed):
+    return np.random.default_rng(derive_seed(seed, "rows")).permutation(n)[:n_rows]
 
 
 def test_the_labels_of_another_source_are_joined_by_name(tiny, tmp_path):

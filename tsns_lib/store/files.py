@@ -103,7 +103,7 @@ def once(read: Callable[[Path], Result], path: Path) -> Result:
     """`read(path)`, remembered in this process for as long as the file is the same."""
     status = path.stat()
     if stat.S_ISFIFO(status.st_mode):  # whoever opens it waits for ever
-        raise OSError(errno.EINVAL, "is no file")
+        raise OSError(errno.EINVAL, "is no file", str(path))
     age = time.time_ns() - status.st_ctime_ns
     call = remembered.__wrapped__ if 0 <= age < JUST_NOW_NS else remembered
     return call(read, path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

@@ -64,8 +64,9 @@ def _evidence(left: np.ndarray, eigenvalues: np.ndarray, target: np.ndarray, n: 
     For a ratio α/β the best β is known, so that only the ratio is looked for: first on a grid, as there may be several
     maxima, then between the neighbours of the best one. Ratios and eigenvalues have the unit of the largest eigenvalue.
     """
-    inside = (left.T @ target) ** 2  # the target's length along each direction of the features, squared
-    outside = max(0.0, float(target @ target - inside.sum()))
+    along = left.T @ target
+    inside = along**2  # the target's length along each direction of the features, squared
+    outside = float(np.square(target - left @ along).sum())
     eigenvalues = eigenvalues / eigenvalues.max()
 
     def evidence(log_ratio: ArrayLike) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import DTYPES, Encoder, check_encoder, own_dtype, quiet_transformers
 from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, encoded, texts_digest, texts_of
 from tsns_lib.sampling import derive_seed
@@ -78,7 +79,7 @@ class FineTuned:
     """
 
     entry: Entry
-    source: Any
+    source: Source
     start: Encoder
     recipe: Recipe
     shape: dict[str, Any]
@@ -199,7 +200,7 @@ def padded(encoder: Encoder, rows: list[dict[str, Any]]) -> "dict[str, Tensor]":
 class Training:
     """What a model is trained on, and how; `planned` checks all of it before any work."""
 
-    source: Any
+    source: Source
     encoder: Encoder
     recipe: Recipe
     texts: list[str]
@@ -255,6 +256,10 @@ def planned(
     check_encoder(encoder)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"source: expected texts with labels, as load_source returns them, got {type(source).__name__}"
+        )
     labels = labels_of(source)
     seed, method = whole_number("seed", seed, least=0), one_of("method", method, METHODS)
     top = encoder.n_layers - 1

@@ -120,7 +120,8 @@ def writing(entry: Entry) -> Iterator[None]:
     try:
         lock.acquire()
     except OSError as error:
-        raise StoreError(f"{lock.lock_file}: {error.strerror}; delete it and run again") from error
+        advice = "; delete it and run again" if isinstance(error, IsADirectoryError) else ""
+        raise StoreError(f"{lock.lock_file}: {error.strerror}{advice}") from error
     try:
         yield
     finally:
