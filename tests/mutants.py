@@ -333,6 +333,27 @@ MUTANTS = [
         "tests/library/test_stability.py::test_a_run_stops_when_the_choice_is_clear_and_not_when_it_is_not",
     ),
     Mutant(
+        "weights that were changed in place are used",
+        LIB + "extraction.py",
+        "check_encoder(encoder, whole=True)",
+        "check_encoder(encoder)",
+        "tests/library/test_encoders.py::test_an_encoder_that_was_changed_in_place_is_used_for_nothing",
+    ),
+    Mutant(
+        "a budget loses a class",
+        LIB + "transfer.py",
+        "if lacking := [name for name in known if numbers[name] not in used]:",
+        "if lacking := []:",
+        "tests/faults/test_labels.py::test_a_budget_that_loses_a_class_is_refused",
+    ),
+    Mutant(
+        "LogME depends on the unit of the features",
+        LIB + "transferability/logme.py",
+        "eigenvalues = eigenvalues / eigenvalues.max()",
+        "eigenvalues = eigenvalues",
+        "tests/library/test_logme.py::test_the_unit_of_the_features_does_not_matter",
+    ),
+    Mutant(
         "importance key without the version of scikit-learn",
         LIB + "importance.py",
         'if forest.engine == "sklearn" else forest.engine,',
