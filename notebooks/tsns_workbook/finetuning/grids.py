@@ -178,16 +178,17 @@ def tuning_grid(
             training_seed = run_seed(seed, run, source.name)
             for method, options in trials(source.name, training_seed).items():
                 options = {"seed": training_seed, "n_rows": n_rows, **options}
-                planned(source, encoder, recipe, **options)  # what is wrong with the last is said before the first
-                jobs.append((source, target, truth, run, method, options))
+                training = planned(source, encoder, recipe, **options)  # what is wrong with the last is said at once
+                jobs.append((source, target, truth, run, method, options, training.model_in(Store(store))))
     rows, announced = [], not is_shown(progress)
-    for done, (source, target, truth, run, method, options) in enumerate(bar(jobs, desc="trainings", show=progress), 1):
-        start = time.perf_counter()
+    for done, job in enumerate(bar(jobs, desc="trainings", show=progress), 1):
+        source, target, truth, run, method, options, model = job
+        start, was_known = time.perf_counter(), model.knows(target)
         tuned = fine_tune(source, encoder, recipe, **options, only_for=target, store=store, progress=progress)
         logits = tuned.logits(target)
         seconds = time.perf_counter() - start
         # the first training that was not in the store tells what the others will cost
-        if not announced and seconds >= tuned.seconds and done < len(jobs):
+        if not announced and not was_known and done < len(jobs):
             announce(f"at most {len(jobs) - done:,} more trainings", (len(jobs) - done) * seconds, 0)
             announced = True
         key = source.name, target.name, method, n_rows or source.n_rows, run
