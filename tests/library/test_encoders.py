@@ -614,7 +614,8 @@ CHANGES = {
     "side": ("tokenizer", cut_from_the_left),
     "normalizer": ("tokenizer", lambda encoder: normalise(encoder, "normalizer", normalizers.Replace("a", "b"))),
     "framing": ("tokenizer", lambda encoder: normalise(encoder, "post_processor", processors.ByteLevel())),
-    "inputs": ("tokenizer", lambda encoder: encoder.tokenizer.model_input_names.remove("token_type_ids")),
+    # a new list: with transformers 5.2 the old one belongs to all tokenizers
+    "inputs": ("tokenizer", lambda encoder: setattr(encoder.tokenizer, "model_input_names", ["input_ids"])),
 }
 
 
