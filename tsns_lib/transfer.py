@@ -274,12 +274,13 @@ def seed_of(members: Sequence[str], run: int, seed: int) -> int:
 
 def _warn_of_shared_rows(sources: Iterable[Any], targets: Sequence[Any]) -> None:
     """Say which targets have mostly rows of a source under another name; texts identify a row."""
-    rows = {
-        target.name: pd.Index(target.frame["text"].str.cat(target.frame["text_pair"].fillna(""), sep="\0"))
-        for target in targets
-    }
+
+    def rows_of(corpus: Any) -> pd.Index:
+        return pd.Index(corpus.frame["text"].str.cat(corpus.frame["text_pair"].fillna(""), sep="\0"))
+
+    rows = {target.name: rows_of(target) for target in targets}
     for source in {source.name: source for source in sources}.values():
-        known = pd.Index(source.frame["text"].str.cat(source.frame["text_pair"].fillna(""), sep="\0"))
+        known = rows_of(source)
         for name, own in rows.items():
             if name != source.name and (shared := int(own.isin(known).sum())) > len(own) / 2:
                 both = f"{shared} of the {len(own)} rows of {name!r} are rows of the source {source.name!r} too"
