@@ -115,6 +115,7 @@ COPY_BYTES = 1 << 29  # bins up to this size may be kept twice (our choice: both
 SMALL = 8  # a node with less than 1/8 of the rows is small (measured)
 _ONE = 1 << 40  # fixed point: the total importance of one tree
 _LOW = (1 << 32) - 1
+_n_threads = functools.cache(effective_n_jobs)  # asked once: it takes as long as a small tree
 OTHER_CODE = "forest: the machine code of numba has another number of bins; delete the __pycache__ beside forest.py"
 
 
@@ -125,7 +126,7 @@ def grow_trees(
 
     Whole numbers: a tree that splits adds 2⁴⁰ in all.
     """
-    step = every * max(1, -(-(stop - first) // (4 * every * effective_n_jobs(n_jobs))))
+    step = every * max(1, -(-(stop - first) // (4 * every * _n_threads(n_jobs))))
     copied = bins.shape[1] > bins.shape[0] and bins.nbytes <= COPY_BYTES
     by_row = np.ascontiguousarray(bins.T) if copied else bins[:0]
     data = bins, by_row, classes, int(classes.max()) + 1, np.uint64(seed)
@@ -139,7 +140,7 @@ def grow_trees(
 @functools.cache
 def _pool(n_jobs: int) -> ThreadPoolExecutor:
     """Threads that stay: on a busy machine it takes as long to start some as to grow a small forest."""
-    return ThreadPoolExecutor(effective_n_jobs(n_jobs))
+    return ThreadPoolExecutor(_n_threads(n_jobs))
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has no threads but its own

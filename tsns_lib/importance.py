@@ -1,10 +1,11 @@
 """Importance of every neuron for a task: one forest, J resamples of it, and what they add up to (equation 1).
 
-A resample is a unit of work: pure, seeded, the same bits wherever it runs, and durable in the store.
+A resample is a unit of work: pure, seeded and the same bits wherever it runs. The store keeps ten of them in a file.
 """
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -22,7 +23,7 @@ from tsns_lib.stability import FEWEST, forecast_overlap, looks
 from tsns_lib.store import Entry, Store, content_hash
 from tsns_lib.validation import as_floats, class_numbers, matrix, one_of, positive, share, shown, whole_number
 
-VERSION = 4  # of what a stored resample means; part of its key
+VERSION = 5  # of what a stored resample means; part of its key
 ENGINES = ("histogram", "sklearn")
 MOST_RESAMPLES = 100_000  # a shard's name has five digits
 MOST_TREES = 1_000_000  # a thousand times the paper's; they take hours on any machine
@@ -30,6 +31,7 @@ MOST_DEPTH = 2**31 - 1  # scikit-learn's word for no limit: a tree has fewer lev
 MOST_SEED = 2**63 - 1  # a derived seed has 63 bits
 MOST_THREADS = 10_000  # far more than any machine has cores
 AS_GOOD_AS_NEVER = 1e-9  # a chance below which no resample is drawn only to look at its classes
+PER_SHARD = 10  # where J is a multiple of it: to write a shard takes as long as to grow a small forest (our choice)
 PROBE_TREES = 16  # enough to forecast what a forest takes
 
 
@@ -133,10 +135,10 @@ def resampled_importance(
     scheduler: str | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Importance q on J seeded resamples of a source, each a durable unit in the store.
+    """Importance q on J seeded resamples of a source, which the store keeps.
 
-    A resample that the store holds is read, not computed: a call that was cut off goes on where it stopped,
-    and a call with more resamples extends the earlier ones.
+    A resample that the store holds is read, not computed: a call that was cut off goes on where it stopped, and one
+    with more resamples extends the earlier ones. Where J is a multiple of ten, it keeps and extends by tens.
 
     Parameters
     ----------
@@ -226,8 +228,10 @@ class Resamples:
         self._forest, self._scheduler, self._progress = forest, scheduler, progress
         self._n_jobs = 1 if scheduler else n_jobs
         self._work: _Work | None = None
+        self._size = 1 if forest.n_resamples % PER_SHARD else PER_SHARD
         self._identity = {
             "version": VERSION,
+            "resamples_of_shard": self._size,
             "activations": _array_hash(self._activations),
             "classes": _array_hash(self._classes),
             "fraction": resample_fraction(len(self._classes), forest.fraction),
@@ -262,15 +266,19 @@ class Resamples:
 
     def _sums(self, n_trees: int, known: np.ndarray | None = None, n_known: int = 0) -> np.ndarray:
         """What `_grow` gives by n_trees on every resample, of shape (J, 2, N), where `known` is that by n_known."""
-        entry, n = self._entry(n_trees), self._forest.n_resamples
+        entry, size, n = self._entry(n_trees), self._size, self._forest.n_resamples // self._size
         if not entry.is_finished(n):
             with entry.turn():  # a store that cannot be written says so before the first forest
-                if missing := entry.missing(n):
+                if missing := [j for shard in entry.missing(n) for j in range(shard * size, (shard + 1) * size)]:
                     forest = replace(self._forest, n_trees=n_trees)
                     work = replace(self._prepared(), forest=forest, known=known, n_known=n_known)
                     grown = run_units(_grow_resample, missing, shared=(work,), scheduler=self._scheduler)
+                    waiting: dict[int, dict[int, np.ndarray]] = defaultdict(dict)  # by shard, until it is whole
                     for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
-                        entry.write(j, sums[None, :])
+                        shard = waiting[j // size]
+                        shard[j] = sums
+                        if len(shard) == size:
+                            entry.write(j // size, np.stack([shard.pop(number) for number in sorted(shard)]))
                 entry.finish(n)
         return entry.read(n)
 
@@ -289,9 +297,9 @@ class Resamples:
         """Say what the forests will cost, forecast from a few trees of the first one."""
         one, each = seconds_of_trees(lambda n: _grow_resample(0, replace(work, forest=replace(work.forest, n_trees=n))))
         n_trees = self._forest.n_trees
-        n_forests = len(self._entry(n_trees).missing(self._forest.n_resamples))
+        n_forests = self._size * len(self._entry(n_trees).missing(self._forest.n_resamples // self._size))
         at_most = "at most " if self._forest.tol is not None else ""
-        forecast, n_bytes = n_forests * (one + each * (n_trees - 1)), n_forests * self._activations.shape[1] * 8
+        forecast, n_bytes = n_forests * (one + each * (n_trees - 1)), n_forests * self._activations.shape[1] * 16
         announce(f"{at_most}{n_forests} forests of {n_trees:,} trees", forecast, n_bytes)
 
 

@@ -9,7 +9,7 @@ from tsns_lib.validation import whole_number
 
 
 def order_neurons(m: np.ndarray) -> np.ndarray:
-    """Neuron numbers from the most to the least important, shape (N,).
+    """Neuron numbers from the most to the least important along the last axis, in the shape of m.
 
     Equal importance is ordered by one fixed permutation and never by index: few trees leave many neurons at
     exactly 0, and the order of the index would fill the fingerprint's low layers.
@@ -19,8 +19,9 @@ def order_neurons(m: np.ndarray) -> np.ndarray:
     >>> order_neurons(np.array([0.1, 0.7, 0.2])).tolist()
     [1, 2, 0]
     """
-    shuffled = np.random.default_rng(derive_seed(0, "ties", len(m))).permutation(len(m))
-    return shuffled[np.argsort(-m[shuffled], kind="stable")]
+    n_neurons = m.shape[-1]
+    shuffled = np.random.default_rng(derive_seed(0, "ties", n_neurons)).permutation(n_neurons)
+    return shuffled[np.argsort(-m[..., shuffled], kind="stable")]
 
 
 def select_neurons(m: np.ndarray, k: int) -> np.ndarray:

@@ -39,10 +39,9 @@ def forecast_overlap(
     rng = np.random.default_rng(derive_seed(seed, "forecast", len(q)))
     mean = q.mean(axis=0)
     place = np.argsort(order_neurons(mean))
-    overlaps = np.empty((N_DRAWS, len(neurons)))
-    for draw, signs in enumerate(rng.choice([-1.0, 1.0], size=(N_DRAWS, len(q)))):
-        order = order_neurons(mean + np.sqrt(to_come) * (signs @ noise) / len(q))
-        overlaps[draw] = [(place[order[:k]] < k).mean() for k in neurons]
+    signs = rng.choice([-1.0, 1.0], size=(N_DRAWS, len(q)))
+    places = place[order_neurons(mean + np.sqrt(to_come) * (signs @ noise) / len(q))]
+    overlaps = np.stack([(places[:, :k] < k).mean(axis=1) for k in neurons], axis=1)
     return overlaps.mean(axis=0), np.quantile(overlaps, 1 - CONFIDENCE, axis=0)
 
 

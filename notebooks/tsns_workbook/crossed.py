@@ -38,7 +38,7 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
     """Coefficients of the model refitted on resampled rows, by one Newton step: (n_boot, d + 1), the intercept last.
 
     `features` (n, d) are what the model was fitted on, dense or sparse, y (n,) is 0 or 1, weights (n_boot, n) count the
-    rows.
+    rows. The coefficients have the precision of the features.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
         root = np.sqrt(curvature).astype(np.float32) * design
         matrix = (root.T @ root).astype(np.float64) + np.diag(penalty[:, 0])
         step = linalg.solve(matrix, design.T @ pull, assume_a="pos")
-    return np.append(model.coef_[0], model.intercept_[0]) - step.T
+    return (np.append(model.coef_[0], model.intercept_[0]) - step.T).astype(features.dtype)
 
 
 def _conjugate_gradients(product: Any, target: np.ndarray) -> np.ndarray:
@@ -89,20 +89,34 @@ def _conjugate_gradients(product: Any, target: np.ndarray) -> np.ndarray:
 def replicated_scores(decision: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Accuracy, balanced accuracy and AUC in each replicate, (3, n_boot), from 0 to 1.
 
-    `decision` (n_boot, n) are the decision values of each replicate's classifier, truth (n,) is 0 or 1, weights
-    (n_boot, n) count the target's rows. Equal decision values are ordered by row in the AUC.
+    `decision` (n_boot, n) are the decision values of each replicate's classifier, truth (n,) says which rows are of the
+    larger class, weights (n_boot, n) count the target's rows. Decision values that are equal in single precision are
+    ordered by row in the AUC.
 
     Examples
     --------
-    >>> replicated_scores(np.array([[-1.0, 2.0, 1.0]]), np.array([0, 0, 1]), np.ones((1, 3))).round(3).tolist()
+    >>> truth = np.array([False, False, True])
+    >>> replicated_scores(np.array([[-1.0, 2.0, 1.0]]), truth, np.ones((1, 3))).round(3).tolist()
     [[0.667], [0.75], [0.5]]
     """
-    positive, negative = weights * truth, weights * (1 - truth)
+    sizes, n_positive = weights.sum(axis=1), weights @ truth
+    n_negative = sizes - n_positive
     right = weights * ((decision > 0) == truth)
-    recalls = [(right * of_class).sum(axis=1) for of_class in (truth, 1 - truth)]
-    sizes = [positive.sum(axis=1), negative.sum(axis=1)]
-    order = np.argsort(decision, axis=1, kind="stable")
-    below = np.cumsum(np.take_along_axis(negative, order, axis=1), axis=1)
-    area = (np.take_along_axis(positive, order, axis=1) * below).sum(axis=1) / (sizes[0] * sizes[1])
-    balanced = (recalls[0] / sizes[0] + recalls[1] / sizes[1]) / 2
-    return np.stack([right.sum(axis=1) / weights.sum(axis=1), balanced, area])
+    n_right, right_positive = right.sum(axis=1), right @ truth
+    balanced = (right_positive / n_positive + (n_right - right_positive) / n_negative) / 2
+    ordered = np.take_along_axis(np.where(truth, weights, -weights), _ascending(decision), axis=1)
+    below = -np.cumsum(np.minimum(ordered, 0), axis=1, dtype=np.float64)
+    area = np.einsum("ij,ij->i", np.maximum(ordered, 0), below) / (n_positive * n_negative)
+    return np.stack([n_right / sizes, balanced, area])
+
+
+def _ascending(values: np.ndarray) -> np.ndarray:
+    """Sort each row of `values` in single precision: column numbers, equal values in the order of their columns.
+
+    One integer holds a value and its column, and these are sorted in an eighth of the time of a stable `numpy.argsort`.
+    """
+    bits = (values.astype(np.float32, order="C") + 0).view(np.int32)  # -0 becomes 0
+    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # now in the order of the values: negative ones have theirs reversed
+    keys = (bits.astype(np.int64) << 32) | np.arange(values.shape[1])
+    keys.sort(axis=1)
+    return keys & 0xFFFFFFFF

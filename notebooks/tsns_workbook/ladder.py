@@ -142,7 +142,7 @@ def judge_rung(
             Z = corpus.texts if rung.selected is None else corpus.activations[:, rung.selected]
             Z = StandardScaler().fit_transform(Z) if rung.own_z else standardised.transform(Z)
             predicted, decision = model.predict(Z), model.decision_function(Z)
-            decisions = np.asarray(Z @ refits[:, :-1].T + refits[:, -1]).T
+            decisions = refits[:, :-1] @ Z.T + refits[:, -1:]
             moved = replicated_scores(decisions, truth == model.classes_[1], corpus.weights)
         generated = {"generated": pool.generated or target.generated, "draws": moved}
         yield facts | {"target": target.name} | scores(truth, predicted, decision) | generated

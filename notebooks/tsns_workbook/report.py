@@ -65,6 +65,13 @@ class Interval(NamedTuple):
 # names
 
 
+def check_count(name: str, values: Sequence[str], least: int, most: float = math.inf) -> None:
+    """Refuse a parameter that lists too few different sources for a notebook, or too many, before any work."""
+    if not least <= len(set(values)) <= most:
+        wanted = f"{least}" if least == most else f"at least {least}"
+        raise ValueError(f"{name}: this notebook needs {wanted} different ones, got {list(values)}")
+
+
 def caption(title: str, generated: bool) -> str:
     """Append "(generated data)" to a title if the data are generated.
 
