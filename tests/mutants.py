@@ -159,8 +159,8 @@ MUTANTS = [
     Mutant(
         "ties by index",
         LIB + "ranking.py",
-        'np.random.default_rng(derive_seed(0, "ties", len(m))).permutation(len(m))',
-        "np.arange(len(m))",
+        'np.random.default_rng(derive_seed(0, "ties", n_neurons)).permutation(n_neurons)',
+        "np.arange(n_neurons)",
         IMPORTANCE + "test_ties_are_not_ordered_by_index",
     ),
     Mutant(
@@ -334,9 +334,9 @@ MUTANTS = [
     ),
     Mutant(
         "weights that were changed in place are used",
-        LIB + "extraction.py",
-        "check_encoder(encoder, whole=True)",
-        "check_encoder(encoder)",
+        LIB + "loaded.py",
+        "known != (state_of(now), content_of(now))",
+        "known[0] != state_of(now)",
         "tests/library/test_encoders.py::test_an_encoder_that_was_changed_in_place_is_used_for_nothing",
     ),
     Mutant(

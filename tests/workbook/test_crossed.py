@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import normalize
 from tsns_workbook import how_sure, how_sure_report
-from tsns_workbook.crossed import corpus_weights, refitted, replicated_scores
+from tsns_workbook.crossed import _ascending, corpus_weights, refitted, replicated_scores
 from tsns_workbook.statistics import bootstrap_weights
 
 
@@ -84,6 +84,16 @@ def test_replicated_scores_are_those_of_the_rows_repeated():
         assert accuracy[b] == pytest.approx(((value > 0) == y).mean())
         assert balanced[b] == pytest.approx(balanced_accuracy_score(y, value > 0))
         assert area[b] == pytest.approx(roc_auc_score(y, value))
+
+
+def test_equal_values_are_ordered_by_column_and_negative_ones_come_first():
+    row = [0.5, -0.0, -2.0, 0.0, 1e-40, -2.0, -np.inf, np.inf, -1e-40, 0.5]
+    assert _ascending(np.array([row, row[::-1]])).tolist() == [
+        [6, 2, 5, 8, 1, 3, 4, 0, 9, 7],
+        [3, 4, 7, 1, 6, 8, 5, 0, 9, 2],
+    ]
+    drawn = np.random.default_rng(0).normal(size=(3, 500)).astype(np.float32)
+    assert (_ascending(drawn) == np.argsort(drawn, axis=1, kind="stable")).all()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Ours beside the paper's, verdicts, and the record of a notebook."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from tsns_workbook.report import (
     beside_paper,
     caption,
     card,
+    check_count,
     claim,
     claims_table,
     encoder_table,
@@ -412,3 +414,17 @@ def test_the_answer_names_what_is_left_open_after_holm():
         "**Reproduced**: the gain (4.0, 0.1 to 7.9); several (1.0, 0.1 to 1.9). "
         "Once these claims share one error of 5 % (Holm), inconclusive, too: the gain; several."
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "bounds", "wanted"),
+    [
+        (["a"], (2,), "at least 2 different ones, got ['a']"),
+        (["a", "a"], (2,), "at least 2 different ones, got ['a', 'a']"),
+        (["a", "b", "c"], (2, 2), "2 different ones, got ['a', 'b', 'c']"),
+    ],
+)
+def test_too_few_sources_are_refused_before_any_work(given, bounds, wanted):
+    with pytest.raises(ValueError, match=re.escape(f"sources: this notebook needs {wanted}")):
+        check_count("sources", given, *bounds)
+    check_count("sources", ["a", "b"], *bounds)

@@ -81,7 +81,7 @@ def plain(value: Any) -> Any:
     def of_numpy(scalar: Any) -> Any:
         if isinstance(scalar, np.integer | np.bool_):
             return scalar.item()
-        raise TypeError(f"{type(scalar).__name__} {scalar!r:.80}")
+        raise ValueError(f"{scalar!r:.80}: is not a number, text or list of Python's")
 
     return json.loads(json.dumps(value, default=of_numpy))
 
