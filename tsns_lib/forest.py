@@ -60,8 +60,7 @@ def _instruction(typing_context: Any, array: Any, index: Any) -> Any:
         cells = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         address, number = builder.gep(cells, [arguments[1]]), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        # to be read (0), kept in every cache (3), data (1)
-        flags = [number(0), number(3), number(1)]
+        flags = [number(0), number(3), number(1)]  # to be read (0), kept in every cache (3), data (1)
         builder.call(builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind), [address, *flags])
         return context.get_dummy_value()
 
