@@ -2,8 +2,10 @@
 
 A study draws its source rows and its target rows. In each replicate the rows of every corpus are resampled once, and
 the same resampled corpus serves wherever it is source or target. A classifier is not fitted 200 times: near its optimum
-one Newton step from the fit on all rows gives the fit on the resampled ones (the infinitesimal jackknife), for the
-price of one factorisation. The choice of neurons is kept; what that leaves out, notebook 15 measures.
+one Newton step from the fit on all rows gives the fit on the resampled ones. Where there are more rows than features,
+all steps share the curvature of all rows (the infinitesimal jackknife), for the price of one factorisation. Where there
+are fewer, a single row bends it too much for that, and each step has the curvature of its own rows. The choice of
+neurons is kept; what that leaves out, notebook 15 measures.
 """
 
 from collections.abc import Mapping
@@ -50,15 +52,13 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
     probability = expit(model.decision_function(features))
     one = np.ones((features.shape[0], 1), features.dtype)
     design = sparse.hstack([features, one], "csr") if sparse.issparse(features) else np.hstack([features, one])
-    penalty = np.append(np.ones(features.shape[1]), INTERCEPT)[:, None]
+    penalty = np.append(np.ones(features.shape[1]), INTERCEPT)[:, None].astype(features.dtype)
     curvature = (model.C * probability * (1 - probability))[:, None]
     pull = (model.C * (weights - 1) * (probability - y)).T  # of all rows together the gradient is 0
-    # the step is A⁻¹ Xᵀ pull with A = penalty + Xᵀ curvature X; where there are fewer rows than features, Xᵀ goes first
-    if sparse.issparse(features):
-        step = _conjugate_gradients(lambda v: penalty * v + design.T @ (curvature * (design @ v)), design.T @ pull)
-    elif len(design) < design.shape[1]:
-        gram = design @ (design / penalty.T).T
-        step = design.T @ np.linalg.solve(np.eye(len(design)) + curvature * gram, pull) / penalty
+    # the step is A⁻¹ Xᵀ pull with A = penalty + Xᵀ curvature X
+    if sparse.issparse(features) or design.shape[0] < design.shape[1]:
+        own, pull = (curvature * weights.T).astype(features.dtype), pull.astype(features.dtype)
+        step = _conjugate_gradients(lambda v: penalty * v + design.T @ (own * (design @ v)), design.T @ pull)
     else:
         # in single precision it takes half the time, and moves by its millionth part
         design, pull = design.astype(np.float32, copy=False), pull.astype(np.float32)

@@ -62,12 +62,12 @@ def test_one_step_spreads_and_moves_as_a_real_refit_does(n, d, C, made):
     moved = Z @ step[:, :-1].T + step[:, -1]
     real = np.stack([fit(weight).decision_function(Z) for weight in weights], axis=1)
     base = model.decision_function(Z)[:, None]
-    assert moved.std(axis=1).mean() / real.std(axis=1).mean() == pytest.approx(1, abs=0.15)
-    assert np.corrcoef((moved - base).ravel(), (real - base).ravel())[0, 1] > 0.7
+    assert moved.std(axis=1).mean() / real.std(axis=1).mean() == pytest.approx(1, abs=0.05)
+    assert np.corrcoef((moved - base).ravel(), (real - base).ravel())[0, 1] > 0.98
 
 
 def test_sparse_features_are_refitted_as_dense_ones():
-    X, y = rows_of(80, 30, share=0.3)
+    X, y = rows_of(80, 100, share=0.3)
     model, weights = LogisticRegression().fit(X, y), bootstrap_weights(80, 0, 10)
     dense, thin = refitted(X, y, model, weights), refitted(sparse.csr_matrix(X), y, model, weights)
     np.testing.assert_allclose(thin, dense, atol=0.01)
