@@ -114,7 +114,7 @@ COPY_BYTES = 1 << 29  # bins up to this size may be kept twice (our choice: both
 SMALL = 8  # a node with less than 1/8 of the rows is small (measured)
 _ONE = 1 << 40  # fixed point: the total importance of one tree
 _LOW = (1 << 32) - 1
-_n_threads = functools.cache(effective_n_jobs)  # asked once: it takes as long as a small tree
+_n_threads = functools.cache(effective_n_jobs)  # asked once, as it reads the limits of the system
 OTHER_CODE = "forest: the machine code of numba has another number of bins; delete the __pycache__ beside forest.py"
 
 

@@ -1,6 +1,6 @@
 """Importance of every neuron for a task: one forest, J resamples of it, and what they add up to (equation 1).
 
-A resample is a unit of work: pure, seeded and the same bits wherever it runs. The store keeps ten of them in a file.
+A resample is a unit of work: pure, seeded and the same bits wherever it runs. The store keeps it.
 """
 
 import os
@@ -31,7 +31,7 @@ MOST_DEPTH = 2**31 - 1  # scikit-learn's word for no limit: a tree has fewer lev
 MOST_SEED = 2**63 - 1  # a derived seed has 63 bits
 MOST_THREADS = 10_000  # far more than any machine has cores
 AS_GOOD_AS_NEVER = 1e-9  # a chance below which no resample is drawn only to look at its classes
-PER_SHARD = 10  # where J is a multiple of it: to write a shard takes as long as to grow a small forest (our choice)
+PER_SHARD = 10  # resamples, where J is a multiple of it (our choice): files are few, and a kill costs little
 PROBE_TREES = 16  # enough to forecast what a forest takes
 
 
