@@ -8,7 +8,7 @@ Where there are few, a single row bends it too much for that, and each step has 
 choice of neurons is kept; what that leaves out, notebook 15 measures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,10 @@ from tsns_lib.sampling import derive_seed
 from tsns_workbook.statistics import bootstrap_weights
 
 MANY = 5  # rows for each feature; with 2.6 to 4, the shared curvature follows a real refit with r = 0.92 to 0.96
-CG_STEPS = 60  # at most; some 20 are needed
+CG_STEPS = 60  # at most; some 10 are needed, and 20 where there is no shared curvature to start from
 INTERCEPT = 1e-6  # its penalty, which is none
 CG_TOLERANCE = 1e-3  # of a step that is itself an approximation
+TINY = np.finfo(np.float32).tiny
 
 Weights = Mapping[tuple[str, str], np.ndarray]
 
@@ -54,36 +55,49 @@ def refitted(features: Any, y: np.ndarray, model: LogisticRegression, weights: n
     one = np.ones((features.shape[0], 1), features.dtype)
     design = sparse.hstack([features, one], "csr") if sparse.issparse(features) else np.hstack([features, one])
     penalty = np.append(np.ones(features.shape[1]), INTERCEPT)[:, None].astype(features.dtype)
-    curvature = (model.C * probability * (1 - probability))[:, None]
-    pull = (model.C * (weights - 1) * (probability - y)).T  # of all rows together the gradient is 0
-    # the step is A⁻¹ Xᵀ pull with A = penalty + Xᵀ curvature X
+    curvature = (model.C * probability * (1 - probability))[:, None].astype(features.dtype)
+    # of all rows together the gradient is 0
+    gradient = design.T @ (model.C * (weights - 1) * (probability - y)).T.astype(features.dtype)
+    # the step is A⁻¹ gradient with A = penalty + Xᵀ curvature X
+    shared = np.array if sparse.issparse(features) else _solver(penalty, curvature, design)
     if sparse.issparse(features) or design.shape[0] < MANY * design.shape[1]:
-        own, pull = (curvature * weights.T).astype(features.dtype), pull.astype(features.dtype)
-        step = _conjugate_gradients(lambda v: penalty * v + design.T @ (own * (design @ v)), design.T @ pull)
+        own = curvature * weights.T.astype(features.dtype)
+        step = _conjugate_gradients(lambda v: penalty * v + design.T @ (own * (design @ v)), gradient, shared)
     else:
-        # in single precision it takes half the time, and moves by its millionth part
-        design, pull = design.astype(np.float32, copy=False), pull.astype(np.float32)
-        root = np.sqrt(curvature).astype(np.float32) * design
-        matrix = (root.T @ root).astype(np.float64) + np.diag(penalty[:, 0])
-        step = linalg.solve(matrix, design.T @ pull, assume_a="pos")
-    return (np.append(model.coef_[0], model.intercept_[0]) - step.T).astype(features.dtype)
+        step = shared(gradient)
+    return np.append(model.coef_[0], model.intercept_[0]).astype(features.dtype) - step.T
 
 
-def _conjugate_gradients(product: Any, target: np.ndarray) -> np.ndarray:
-    """Solve A x = b for all columns b of the target at once, A positive and given by its product with a matrix."""
-    solution = np.zeros_like(target)
-    residual = target.copy()
-    direction, length = residual.copy(), (residual**2).sum(axis=0)
+def _solver(penalty: np.ndarray, curvature: np.ndarray, design: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A⁻¹ by one factorisation, where A has the curvature of all rows."""
+    root = np.sqrt(curvature) * design
+    matrix = root.T @ root
+    matrix[np.diag_indices(len(matrix))] += penalty[:, 0]
+    factor = linalg.cho_factor(matrix, lower=True, overwrite_a=True)
+    return lambda target: linalg.cho_solve(factor, target)
+
+
+def _conjugate_gradients(
+    product: Callable[[np.ndarray], np.ndarray], target: np.ndarray, shared: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Solve A x = b for all columns b of the target at once, each with an A of its own.
+
+    `product` gives A v, and `shared` nearly A⁻¹ v, so that few steps are needed.
+    """
+    solution, residual = np.zeros_like(target), target.copy()
+    near = shared(residual)
+    direction, length = near, (residual * near).sum(axis=0)
     enough = CG_TOLERANCE**2 * length
     for _ in range(CG_STEPS):
         image = product(direction)
-        along = length / np.maximum((direction * image).sum(axis=0), np.finfo(float).tiny)
+        along = length / np.maximum((direction * image).sum(axis=0), TINY)
         solution += along * direction
         residual -= along * image
-        longer, length = length, (residual**2).sum(axis=0)
+        near = shared(residual)
+        longer, length = length, (residual * near).sum(axis=0)
         if (length <= enough).all():
             break
-        direction = residual + length / np.maximum(longer, np.finfo(float).tiny) * direction
+        direction = near + length / np.maximum(longer, TINY) * direction
     return solution
 
 
