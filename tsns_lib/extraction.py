@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Raised by one when the same texts and encoder would give other numbers than before.
-EXTRACTION_VERSION = {"float32": 1, "bfloat16": 2}
+EXTRACTION_VERSION = {"float32": 1, "bfloat16": 3}
 COMPUTED_BY = ("tokenizers", "torch", "transformers")  # another version may give other bits
 SHARD_ROWS = 2_048
 STORED_AS = {"float32": np.float32, "bfloat16": np.float16}
@@ -45,16 +45,9 @@ GPU_TOKEN_BUDGET = 16_384  # where one trains
 # the caches, and a tenth slower when all threads share each matrix product instead.
 TOKENS_AT_ONCE = 512
 
-# Where the states of a layer enter its feed-forward half. ALBERT is missing: all its layers are one module.
-BEFORE_FEED_FORWARD = {
-    **dict.fromkeys(["bert", "roberta", "xlm-roberta", "electra"], "encoder.layer.{}.attention.output"),
-    "distilbert": "transformer.layer.{}.sa_layer_norm",
-}
-
-# What all threads see, one changes at a time: the length that a tokenizer cuts to, a model's hooks, PyTorch's threads.
+# What all threads see, one changes at a time: the length that a tokenizer cuts to, and PyTorch's threads.
 _TOKENISING = threading.Lock()
 _SETTING_UP = threading.Lock()
-_HERE = threading.local()
 _SAID: set[Any] = set()  # texts whose cut was spoken of: once a process is enough
 
 
@@ -149,7 +142,6 @@ def stored_activations(
     """
     texts, pairs = texts_of(texts_or_source, text_pairs)
     check_settings(pooling, max_length, encoder, pairs is not None, also)
-    together = (pooling, *also) if encoder.dtype == "float32" else (pooling,)  # else a pass alone has other bits
     check_scheduler(scheduler)
     identity = {
         "encoder": encoder.digest,
@@ -160,7 +152,7 @@ def stored_activations(
         "extraction_version": EXTRACTION_VERSION[encoder.dtype],
         "versions": {package: metadata.version(package) for package in COMPUTED_BY},
     }
-    entries = {each: Store(store).entry("activations", identity | {"pooling": each}) for each in together}
+    entries = {each: Store(store).entry("activations", identity | {"pooling": each}) for each in (pooling, *also)}
     entry, n_shards = entries[pooling], -(-len(texts) // SHARD_ROWS)
     if not entry.is_finished(n_shards):
         with ExitStack() as turns:
@@ -247,25 +239,6 @@ def batches(lengths: NDArray[np.integer[Any]], budget: int) -> Iterator[NDArray[
         size = max(1, budget // int(lengths[order[0]]))
         yield order[:size]
         order = order[size:]
-
-
-@contextmanager
-def first_token_last(encoder: Encoder) -> Iterator[None]:
-    """In this thread, let the last layer's feed-forward half, a ninth of MiniLM's work, see the first token only."""
-    if path := BEFORE_FEED_FORWARD.get(encoder.config["model_type"]):
-        last = encoder.model.get_submodule(path.format(encoder.n_layers - 1))
-        with _SETTING_UP:  # the hook stays, and does nothing in threads that did not ask
-            if _first_token_if_asked not in last._forward_hooks.values():
-                last.register_forward_hook(_first_token_if_asked)
-    _HERE.first_token_last = True
-    try:
-        yield
-    finally:
-        _HERE.first_token_last = False
-
-
-def _first_token_if_asked(module: Any, inputs: Any, states: "torch.Tensor") -> "torch.Tensor":
-    return states[:, :1] if getattr(_HERE, "first_token_last", False) else states
 
 
 def check_settings(pooling: str, max_length: int, encoder: Encoder, pairs: bool, also: Sequence[str] = ()) -> None:
@@ -448,9 +421,7 @@ def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", *poolings: str)
     """Pool every layer of some rows: (rows, n_layers * hidden_size), poolings side by side."""
     import torch
 
-    # In float32 the last bits would change, and with them what is stored under its key.
-    shortened = poolings == ("cls",) and encoder.dtype == "bfloat16"
-    with torch.inference_mode(), first_token_last(encoder) if shortened else nullcontext():
+    with torch.inference_mode():
         layers = encoder.model(**inputs, output_hidden_states=True).hidden_states[1:]
         pooled: list[torch.Tensor] = []
         for pooling in poolings:

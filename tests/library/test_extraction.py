@@ -112,7 +112,9 @@ def watched(model, call):
     return register_module_forward_pre_hook(lambda module, _: call() if module is model else None)
 
 
-def test_one_pass_stores_several_poolings_with_the_same_bits(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_pass_stores_several_poolings_with_the_same_bits(dtype, folders, tmp_path, monkeypatch):
+    tiny = load_encoder(folders["bert"], dtype=dtype)
     monkeypatch.setattr(extraction, "SHARD_ROWS", 16)
     settings = {"max_length": 12, "progress": False}
     alone = {pooling: extract(MANY, tiny, pooling=pooling, store=tmp_path / pooling, **settings) for pooling in POOLED}
@@ -162,19 +164,6 @@ def test_a_model_is_loaded_before_the_threads_begin(folders, monkeypatch):
     monkeypatch.setattr(extraction, "TOKENS_AT_ONCE", 30)
     extraction.activations(tokens, encoder, "mean")
     assert loaded_in == [threading.main_thread()]
-
-
-@pytest.mark.parametrize("family", [*FAMILIES, "builtin:minilm"])
-def test_the_last_layer_may_see_the_first_token_only(family, folders):
-    encoder = load_encoder(folders[family])
-    tokens, _ = extraction.tokenised(encoder, TEXTS, PAIRS, 20)
-    inputs = extraction._padded(encoder, tokens, np.arange(len(TEXTS)), 20)
-    whole = extraction._pooled(encoder, inputs, "cls")
-    with extraction.first_token_last(encoder):
-        np.testing.assert_allclose(extraction._pooled(encoder, inputs, "cls"), whole, rtol=0, atol=1e-5)
-        cut = encoder.model(**inputs).last_hidden_state.shape[1]
-    assert cut == (1 if encoder.config["model_type"] in extraction.BEFORE_FEED_FORWARD else 20)
-    np.testing.assert_array_equal(extraction._pooled(encoder, inputs, "cls"), whole)
 
 
 def test_bert_large_has_24576_neurons(tmp_path):
