@@ -1,6 +1,7 @@
 """The final classifier, and the search for α that judges by it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ ALPHAS = (1.0, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2, 0.9, 0.5, 0.0)
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of C by cross-validation (our choice)
 CV_ROWS = 4_000  # of a source, at most, are cross-validated on (our choice)
 FOLDS = 5
-_THREADS = ThreadpoolController()  # once: to look for the libraries takes a tenth of a small fit
+_THREADS = ThreadpoolController()
 
 
 class AlphaSearch(NamedTuple):
@@ -34,6 +35,14 @@ class AlphaSearch(NamedTuple):
     term_medians: tuple[float, float]
 
 
+def one_thread() -> AbstractContextManager[Any]:
+    """Within it, matrix products use one thread: small ones on a busy machine wait 50 times as long for several.
+
+    The libraries that it limits were looked for once, as that takes a tenth of a small fit.
+    """
+    return _THREADS.limit(limits=1)
+
+
 def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
     """Fit a logistic regression on activations standardised on the source (paper §3.3).
 
@@ -41,8 +50,7 @@ def fit_classifier(X: ArrayLike, y: ArrayLike, C: float = 0.01) -> Pipeline:
     they are exact, and three times as fast.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000))
-    # The products are too small for several threads: on a busy machine these wait for each other 50 times as long.
-    with _THREADS.limit(limits=1):
+    with one_thread():
         return model.fit(computable(X), y)
 
 

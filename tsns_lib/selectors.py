@@ -51,10 +51,9 @@ class TSNSSelector(SelectorMixin, BaseEstimator):
     def _forest(self, seed: int) -> Forest:
         return Forest(self.n_resamples, self.fraction, self.n_trees, self.max_depth, self.engine, self.tol, seed)
 
-    def _importance(self, X: np.ndarray, y: np.ndarray, seed: int) -> Grown:
-        """Q by as many trees as the choice of K neurons needs."""
+    def _resamples(self, X: np.ndarray, y: np.ndarray, seed: int) -> Resamples:
         compute = {"n_jobs": self.n_jobs, "store": self.store, "scheduler": self.scheduler, "progress": self.verbose}
-        return Resamples(X, y, self._forest(seed), **compute).enough_for([self.n_neurons])[int(self.n_neurons)]
+        return Resamples(X, y, self._forest(seed), **compute)
 
     def _keep(self, selection: Selection) -> None:
         """The attributes that both selectors have after `fit`."""
@@ -180,7 +179,7 @@ class SingleTSNS(TSNSSelector):
         k = check_n_neurons(self.n_neurons, activations.shape[1])
         alpha = share("alpha", self.alpha, zero=True)
         seed = whole_number("random_state", self.random_state, 0, MOST_SEED)
-        grown = self._importance(activations, labels, seed)
+        grown = self._resamples(activations, labels, seed).enough_for([k])[k]
         selection = select([grown.q], k, [alpha])
         self._keep(selection)
         self.importances_ = selection.importances
@@ -297,38 +296,52 @@ class MultiTSNS(TSNSSelector):
             If K is not in [1, N], γ is not in (0, 1], an α is not in [0, 1], `groups` does not fit, or as
             `tsns_lib.resampled_importance` for any S1.
         """
-        activations, labels = self._validated(X, y)
-        k = check_n_neurons(self.n_neurons, activations.shape[1])
-        alphas, gamma, C = alpha_grid(self.alphas), share("gamma", self.gamma), positive("C", self.C)
-        run = whole_number("random_state", self.random_state, 0, MOST_SEED)
-        labels = class_numbers(labels, len(labels))
-        source_of_row = _sources(groups, len(labels))
-        learners = learners_of(labels, source_of_row, self.pairing, self._forest(run))
-        self.pairs_ = [(s1, s2) for s1, s2, _ in learners]
-        if len(learners) == 1:
-            grown = [self._importance(activations, labels, run)]
-            searches = [AlphaSearch(1.0, np.array([]), term_medians(grown[0].q))]
-        else:
-            if max(float(activations.max()), -float(activations.min())) > LARGEST:
-                raise ValueError(f"X: holds values beyond {LARGEST:g}, with which no classifier can be fitted")
-            grown, searches = [], []
-            for s1, s2, seed in learners:
-                taught = np.isin(source_of_row, s1)
-                train = activations[taught], labels[taught]
-                grown.append(self._importance(*train, seed))
-                candidates = np.flatnonzero(np.isin(source_of_row, s2))
-                of_judges = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
-                judges = candidates[resample_rows(len(candidates), gamma, of_judges)]
-                held_out = activations[judges], labels[judges]
-                searches.append(search_alpha(grown[-1].q, train, held_out, k, alphas=alphas, C=C))
-        self.alphas_ = np.array([search.alpha for search in searches])
-        self.term_medians_ = np.array([search.term_medians for search in searches])
-        selection = select([forests.q for forests in grown], k, self.alphas_.tolist())
+        fit_together([self], X, y, groups)
+        return self
+
+    def _keep_learned(self, learned: Sequence[tuple[Grown, AlphaSearch]]) -> None:
+        """The attributes after `fit`, by what each learner measured and which α it found."""
+        self.alphas_ = np.array([search.alpha for _, search in learned])
+        self.term_medians_ = np.array([search.term_medians for _, search in learned])
+        selection = select([grown.q for grown, _ in learned], int(self.n_neurons), self.alphas_.tolist())
         self._keep(selection)
         self.learner_importances_ = selection.learner_importances
         self.meta_importances_ = aggregate(meta_importance(selection.learner_importances))
-        self.n_trees_ = np.array([forests.n_trees for forests in grown])
-        return self
+        self.n_trees_ = np.array([grown.n_trees for grown, _ in learned])
+
+
+def fit_together(selectors: Sequence[MultiTSNS], X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> None:
+    """Fit selectors that differ in K alone, each as `fit` would: what a learner needs for any K is done once."""
+    for selector in selectors:
+        activations, labels = selector._validated(X, y)
+    of_all = selectors[0]
+    ks = [check_n_neurons(selector.n_neurons, activations.shape[1]) for selector in selectors]
+    alphas, gamma, C = alpha_grid(of_all.alphas), share("gamma", of_all.gamma), positive("C", of_all.C)
+    run = whole_number("random_state", of_all.random_state, 0, MOST_SEED)
+    labels = class_numbers(labels, len(labels))
+    source_of_row = _sources(groups, len(labels))
+    learners = learners_of(labels, source_of_row, of_all.pairing, of_all._forest(run))
+    if len(learners) > 1 and max(float(activations.max()), -float(activations.min())) > LARGEST:
+        raise ValueError(f"X: holds values beyond {LARGEST:g}, with which no classifier can be fitted")
+    learned: list[list[tuple[Grown, AlphaSearch]]] = [[] for _ in ks]
+    for s1, s2, seed in learners:
+        if not s2:
+            grown = of_all._resamples(activations, labels, seed).enough_for(ks)
+            searches = [AlphaSearch(1.0, np.array([]), term_medians(grown[k].q)) for k in ks]
+        else:
+            taught = np.isin(source_of_row, s1)
+            train = activations[taught], labels[taught]
+            grown = of_all._resamples(*train, seed).enough_for(ks)
+            candidates = np.flatnonzero(np.isin(source_of_row, s2))
+            of_judges = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
+            judges = candidates[resample_rows(len(candidates), gamma, of_judges)]
+            held_out = activations[judges], labels[judges]
+            searches = [search_alpha(grown[k].q, train, held_out, k, alphas=alphas, C=C) for k in ks]
+        for own, k, search in zip(learned, ks, searches, strict=True):
+            own.append((grown[k], search))
+    for selector, own in zip(selectors, learned, strict=True):
+        selector.pairs_ = [(s1, s2) for s1, s2, _ in learners]
+        selector._keep_learned(own)
 
 
 def learners_of(labels: np.ndarray, source_of_row: np.ndarray, pairing: str, forest: Forest) -> list[Learner]:

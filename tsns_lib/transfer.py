@@ -21,7 +21,7 @@ from tsns_lib.extraction import check_settings, extract, stored_activations, tex
 from tsns_lib.importance import Forest, Resamples, check_threads
 from tsns_lib.ranking import check_n_neurons, select_neurons
 from tsns_lib.sampling import derive_seed, run_seed, water_fill
-from tsns_lib.selectors import MultiTSNS, learners_of
+from tsns_lib.selectors import MultiTSNS, fit_together, learners_of
 from tsns_lib.store import Store
 from tsns_lib.validation import MOST_RUNS, MOST_SEED, positive, share, whole_number
 
@@ -349,11 +349,11 @@ def tsns_choices(
             choice = select([grown.q], k, [alpha])
             yield Choice("tsns", k, run, choice.neurons, choice.stability, grown.n_trees)
         return
-    for k in neurons:
-        fitted = clone(multi).set_params(n_neurons=k, random_state=own_seed)
-        fitted.fit(pool.X, pool.y, groups=pool.source_of_row)
+    by_k = [clone(multi).set_params(n_neurons=k, random_state=own_seed) for k in neurons]
+    fit_together(by_k, pool.X, pool.y, pool.source_of_row)
+    for fitted in by_k:
         chosen = fitted.selected_, fitted.stability_, int(fitted.n_trees_.max())
-        yield Choice("multi_tsns", k, run, *chosen, fitted.alphas_, fitted.term_medians_)
+        yield Choice("multi_tsns", fitted.n_neurons, run, *chosen, fitted.alphas_, fitted.term_medians_)
 
 
 def _checked_neurons(neurons: Sequence[int], n_neurons: int) -> list[int]:

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 from sklearn.feature_selection import f_classif
-from threadpoolctl import threadpool_limits
 
 from tsns_lib import extract
-from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier
+from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, one_thread
 from tsns_lib.executors import bar, run_units
 from tsns_lib.fingerprints import fingerprint
 from tsns_lib.importance import forest_importance, resampled_importance
@@ -90,7 +89,7 @@ def crossed_grid(
             if target.name != source.name
         ]
         for method, k, run, selected, *_ in choose(pool):
-            with threadpool_limits(1):
+            with one_thread():
                 rung = Rung(method, k, run, fit_classifier(pool.X[:, selected], pool.y), selected)
                 tried = judge_rung(rung, pool, texts, weights[source.name, source.split], tests)
                 rows += [{"source": source.name} | row for row in tried]

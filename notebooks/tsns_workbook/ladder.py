@@ -14,10 +14,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from tsns_lib import SingleTSNS, extract, transfer_grid
-from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, scores
+from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, one_thread, scores
 from tsns_lib.executors import bar
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.transfer import Pool, parts_of, pool_of, random_neurons
@@ -103,7 +102,7 @@ def ladder_grid(
             if target.name not in pool.members
         ]
         for rung in _rungs(pool, own, texts, encoder, chosen_k, draws, seed, settings):
-            with threadpool_limits(1):  # as in `fit_classifier`: these products are too small for several threads
+            with one_thread():
                 tested = list(judge_rung(rung, pool, texts, drawn, tests))
             rows += [{"source": pool.name, "members": pool.members} | row for row in tested]
     known = ["source", "target", "method", "k", "run"]

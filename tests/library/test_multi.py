@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tsns_lib import MultiTSNS, SingleTSNS, aggregate, meta_importance, resampled_importance, source_pairs, water_fill
 from tsns_lib.classifier import ALPHAS, fit_classifier, search_alpha
 from tsns_lib.sampling import derive_seed, resample_rows
+from tsns_lib.selectors import fit_together
 
 SMALL = {"n_resamples": 4, "n_trees": 8, "n_jobs": 1}
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=6)
@@ -171,6 +172,19 @@ def test_learners_share_their_forests_between_selectors(data, tmp_path):
     written = set(tmp_path.rglob("*.npy"))
     MultiTSNS(5, gamma=1.0, random_state=5, store=tmp_path, **SMALL).fit(X, y, groups=groups)
     assert set(tmp_path.rglob("*.npy")) == written
+
+
+def test_fitted_together_selectors_choose_as_each_does_alone(data, tmp_path):
+    X, y, groups = data
+    settings = {"random_state": 5, "n_resamples": 8, "n_trees": 200, "tol": 0.3}
+    together = [MultiTSNS(k, store=tmp_path / "together", **settings) for k in (2, 4, 2)]
+    fit_together(together, X, y, groups)
+    for selector in together:
+        alone = MultiTSNS(selector.n_neurons, store=tmp_path / "alone", **settings).fit(X, y, groups=groups)
+        for name in ("selected_", "alphas_", "n_trees_", "learner_importances_", "meta_importances_", "term_medians_"):
+            assert np.array_equal(getattr(selector, name), getattr(alone, name)), name
+        assert (selector.stability_, selector.pairs_) == (alone.stability_, alone.pairs_)
+    assert len({selector.n_trees_.tobytes() for selector in together}) == 2  # every K stopped alone
 
 
 def test_another_run_grows_other_forests(data, tmp_path):
