@@ -468,11 +468,13 @@ def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tu
 
 def check_values(activations: np.ndarray, engine: str) -> None:
     """Raise a ValueError unless all are finite, which scikit-learn's forest needs them to be in single precision."""
-    for row, values in enumerate(activations):
-        good = np.isfinite(values)
+    for start in range(0, len(activations), 1_000):
+        block = activations[start : start + 1_000]
+        good = np.isfinite(block)
         if engine == "sklearn":
-            good &= np.abs(values) <= np.finfo(np.float32).max
+            good &= np.abs(block) <= np.finfo(np.float32).max
         if not good.all():
-            neuron = good.argmin()
-            wanted = "finite" if not np.isfinite(values[neuron]) else "within single precision for engine 'sklearn'"
-            raise ValueError(f"X: row {row}, neuron {neuron} is {values[neuron]}; activations must be {wanted}")
+            row, neuron = np.argwhere(~good)[0].tolist()
+            value = block[row, neuron]
+            wanted = "finite" if not np.isfinite(value) else "within single precision for engine 'sklearn'"
+            raise ValueError(f"X: row {start + row}, neuron {neuron} is {value}; activations must be {wanted}")
