@@ -24,7 +24,7 @@ ALPHAS = (1.0, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2, 0.9, 0.5, 0.0)
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of C by cross-validation (our choice)
 CV_ROWS = 4_000  # of a source, at most, are cross-validated on (our choice)
 FOLDS = 5
-_THREADS = ThreadpoolController()
+_THREADS = ThreadpoolController()  # once: to look for the libraries takes a tenth of a small fit
 
 
 class AlphaSearch(NamedTuple):
@@ -36,10 +36,7 @@ class AlphaSearch(NamedTuple):
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """Within it, matrix products use one thread: small ones on a busy machine wait 50 times as long for several.
-
-    The libraries that it limits were looked for once, as that takes a tenth of a small fit.
-    """
+    """Within it, matrix products use one thread: small ones on a busy machine wait 50 times as long for several."""
     return _THREADS.limit(limits=1)
 
 

@@ -217,8 +217,9 @@ def fingerprint_frame(
     rows = []
     for source in bar(sources, desc="sources", show=progress):
         X = extract(source, encoder, pooling=pooling, max_length=max_length, **compute)
+        of_all = Resamples(X, *work[source.name][0], n_jobs=n_jobs, **compute)
         for run, (y, forest) in enumerate(work[source.name]):
-            grown = Resamples(X, y, forest, n_jobs=n_jobs, **compute).enough_for([k])[k]
+            grown = of_all.of_run(forest.seed, y).enough_for([k])[k]
             choice = select([grown.q], k, [1.0])
             shares = fingerprint(choice.neurons, encoder.n_layers, encoder.n_neurons)
             draws = _bootstrapped(grown.q, k, encoder.n_layers, derive_seed(seed, source.name, "draws", run))

@@ -7,6 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import chain
@@ -21,7 +22,7 @@ from tsns_lib.ranking import check_n_neurons
 from tsns_lib.sampling import derive_seed, resample_fraction, resample_rows
 from tsns_lib.stability import FEWEST, forecast_overlap, looks
 from tsns_lib.store import Entry, Store, content_hash
-from tsns_lib.validation import as_floats, class_numbers, matrix, one_of, positive, share, shown, whole_number
+from tsns_lib.validation import as_floats, class_numbers, finite, matrix, one_of, positive, share, shown, whole_number
 
 VERSION = 5  # of what a stored resample means; part of its key
 ENGINES = ("histogram", "sklearn")
@@ -227,7 +228,7 @@ class Resamples:
         check_resamples(self._classes, forest)
         self._forest, self._scheduler, self._progress = forest, scheduler, progress
         self._n_jobs = 1 if scheduler else n_jobs
-        self._work: _Work | None = None
+        self._bins: list[_Work] = []  # of all runs, from the first that needs them
         self._size = 1 if forest.n_resamples % PER_SHARD else PER_SHARD
         self._identity = {
             "version": VERSION,
@@ -239,6 +240,15 @@ class Resamples:
             "engine": f"sklearn {metadata.version('scikit-learn')}" if forest.engine == "sklearn" else forest.engine,
             "seed": forest.seed,
         }
+
+    def of_run(self, seed: int, y: ArrayLike | None = None) -> "Resamples":
+        """The same activations, checked, hashed and binned once, for another run and, where it has its own, labels."""
+        other = copy(self)
+        other._forest = replace(self._forest, seed=seed)
+        other._classes = self._classes if y is None else class_numbers(y, len(self._classes))
+        check_resamples(other._classes, other._forest)
+        other._identity = self._identity | {"seed": other._forest.seed, "classes": _array_hash(other._classes)}
+        return other
 
     def enough_for(self, neurons: Sequence[int]) -> dict[int, Grown]:
         """Give q for every K, each by as many trees as its own choice needs (all of them without `tol`).
@@ -271,8 +281,8 @@ class Resamples:
             with entry.turn():  # a store that cannot be written says so before the first forest
                 if missing := [j for shard in entry.missing(n) for j in range(shard * size, (shard + 1) * size)]:
                     forest = replace(self._forest, n_trees=n_trees)
-                    work = replace(self._prepared(), forest=forest, known=known, n_known=n_known)
-                    grown = run_units(_grow_resample, missing, shared=(work,), scheduler=self._scheduler)
+                    own = replace(self._prepared(), classes=self._classes, forest=forest, known=known, n_known=n_known)
+                    grown = run_units(_grow_resample, missing, shared=(own,), scheduler=self._scheduler)
                     waiting: dict[int, dict[int, np.ndarray]] = defaultdict(dict)  # by shard, until it is whole
                     for j, sums in bar(grown, total=len(missing), desc="resamples", show=self._progress):
                         shard = waiting[j // size]
@@ -286,12 +296,12 @@ class Resamples:
         return self._store.entry("importance", self._identity | {"n_trees": n_trees})
 
     def _prepared(self) -> "_Work":
-        if self._work is None:
+        if not self._bins:
             data, edges = _prepare(self._activations, self._forest.engine, self._n_jobs)
-            self._work = _Work(data, edges, self._classes, self._forest, self._n_jobs)
+            self._bins.append(_Work(data, edges, self._classes, self._forest, self._n_jobs))
             if is_shown(self._progress):
-                self._announce_cost(self._work)
-        return self._work
+                self._announce_cost(self._bins[0])
+        return self._bins[0]
 
     def _announce_cost(self, work: "_Work") -> None:
         """Say what the forests will cost, forecast from a few trees of the first one."""
@@ -460,21 +470,7 @@ def _checked(X: ArrayLike | Entry, y: ArrayLike, n_jobs: int, engine: str) -> tu
         raise ValueError(f"X: must be {wanted}, got {dtype} of shape {shape}")
     classes = class_numbers(y, shape[0])
     if isinstance(activations, np.ndarray):
-        check_values(activations, engine)
+        finite(activations, engine)
     elif not all(np.isfinite(block).all() for block in row_blocks(activations)):
         raise ValueError("X: the entry holds values that are not finite; activations must be finite")
     return activations, classes
-
-
-def check_values(activations: np.ndarray, engine: str) -> None:
-    """Raise a ValueError unless all are finite, which scikit-learn's forest needs them to be in single precision."""
-    for start in range(0, len(activations), 1_000):
-        block = activations[start : start + 1_000]
-        good = np.isfinite(block)
-        if engine == "sklearn":
-            good &= np.abs(block) <= np.finfo(np.float32).max
-        if not good.all():
-            row, neuron = np.argwhere(~good)[0].tolist()
-            value = block[row, neuron]
-            wanted = "finite" if not np.isfinite(value) else "within single precision for engine 'sklearn'"
-            raise ValueError(f"X: row {start + row}, neuron {neuron} is {value}; activations must be {wanted}")

@@ -142,7 +142,7 @@ class TransferModel:
             trees = PAPER_FORESTS * PAPER_TREES * resample_fraction(len(pool.y), forest.fraction)  # costly as its rows
             work = f"the paper's {PAPER_FORESTS} forests of {PAPER_TREES:,} trees"
             announce(work, seconds * trees, PAPER_FORESTS * encoder.n_neurons * 8)
-        choice = next(tsns_choices(pool, [k], 0, seed, alpha, multi, forest, compute, progress))
+        choice = next(tsns_choices(pool, [k], 1, seed, alpha, multi, forest, compute, progress))
         assert choice.selected is not None
         X = pool.X[:, choice.selected]
         self.C_ = given_C or max(C_GRID, key=lambda each: cv_accuracy(X, pool.y, each, folds))

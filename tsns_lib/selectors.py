@@ -1,6 +1,7 @@
 """Task-specific neuron selection as scikit-learn selectors: from one source, and from several."""
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -16,11 +17,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tsns_lib.aggregation import MOST_SOURCES, Selection, aggregate, meta_importance, select, source_pairs
 from tsns_lib.classifier import AlphaSearch, alpha_grid, search_alpha, term_medians
 from tsns_lib.executors import check_scheduler
-from tsns_lib.importance import MOST_SEED, Forest, Grown, Resamples, check_resamples, check_threads, check_values
+from tsns_lib.importance import MOST_SEED, Forest, Grown, Resamples, check_resamples, check_threads
 from tsns_lib.ranking import check_n_neurons, order_neurons
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_lib.store import Store
-from tsns_lib.validation import LARGEST, class_numbers, numbers, one_each, positive, share, whole_number
+from tsns_lib.validation import LARGEST, class_numbers, finite, numbers, one_each, positive, share, whole_number
 
 Learner = tuple[tuple[Any, ...], tuple[Any, ...], int]  # the sources S1 that teach it, those that judge it, its seed
 
@@ -42,7 +43,7 @@ class TSNSSelector(SelectorMixin, BaseEstimator):
         except (ValueError, TypeError) as error:
             raise type(error)(f"X, y: {str(error).splitlines()[0]}") from None
         if self.engine == "sklearn":
-            check_values(activations, self.engine)
+            finite(activations, self.engine)
         check_scheduler(self.scheduler)
         check_threads(self.n_jobs)
         Store(self.store)
@@ -299,49 +300,46 @@ class MultiTSNS(TSNSSelector):
         fit_together([self], X, y, groups)
         return self
 
-    def _keep_learned(self, learned: Sequence[tuple[Grown, AlphaSearch]]) -> None:
-        """The attributes after `fit`, by what each learner measured and which α it found."""
-        self.alphas_ = np.array([search.alpha for _, search in learned])
-        self.term_medians_ = np.array([search.term_medians for _, search in learned])
-        selection = select([grown.q for grown, _ in learned], int(self.n_neurons), self.alphas_.tolist())
-        self._keep(selection)
-        self.learner_importances_ = selection.learner_importances
-        self.meta_importances_ = aggregate(meta_importance(selection.learner_importances))
-        self.n_trees_ = np.array([grown.n_trees for grown, _ in learned])
-
 
 def fit_together(selectors: Sequence[MultiTSNS], X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> None:
-    """Fit selectors that differ in K alone, each as `fit` would: what a learner needs for any K is done once."""
+    """Fit selectors that differ in K and `random_state` alone, each as `fit` would: what all need is done once."""
     for selector in selectors:
         activations, labels = selector._validated(X, y)
-    of_all = selectors[0]
-    ks = [check_n_neurons(selector.n_neurons, activations.shape[1]) for selector in selectors]
+    of_all, ks = selectors[0], [check_n_neurons(one.n_neurons, activations.shape[1]) for one in selectors]
     alphas, gamma, C = alpha_grid(of_all.alphas), share("gamma", of_all.gamma), positive("C", of_all.C)
-    run = whole_number("random_state", of_all.random_state, 0, MOST_SEED)
+    of_run: dict[int, list[int]] = defaultdict(list)
+    for number, selector in enumerate(selectors):
+        of_run[whole_number("random_state", selector.random_state, 0, MOST_SEED)].append(number)
     labels = class_numbers(labels, len(labels))
     source_of_row = _sources(groups, len(labels))
-    learners = learners_of(labels, source_of_row, of_all.pairing, of_all._forest(run))
-    if len(learners) > 1 and max(float(activations.max()), -float(activations.min())) > LARGEST:
+    by_run = [learners_of(labels, source_of_row, of_all.pairing, of_all._forest(run)) for run in of_run]
+    if len(by_run[0]) > 1 and max(float(activations.max()), -float(activations.min())) > LARGEST:
         raise ValueError(f"X: holds values beyond {LARGEST:g}, with which no classifier can be fitted")
-    learned: list[list[tuple[Grown, AlphaSearch]]] = [[] for _ in ks]
-    for s1, s2, seed in learners:
-        if not s2:
-            grown = of_all._resamples(activations, labels, seed).enough_for(ks)
-            searches = [AlphaSearch(1.0, np.array([]), term_medians(grown[k].q)) for k in ks]
-        else:
-            taught = np.isin(source_of_row, s1)
-            train = activations[taught], labels[taught]
-            grown = of_all._resamples(*train, seed).enough_for(ks)
-            candidates = np.flatnonzero(np.isin(source_of_row, s2))
+    learned: list[list[tuple[Grown, AlphaSearch]]] = [[] for _ in selectors]
+    for learner in zip(*by_run, strict=True):  # the same in every run, but for its seed
+        s1, s2, first = learner[0]
+        taught = np.isin(source_of_row, s1) if s2 else slice(None)
+        train, candidates = (activations[taught], labels[taught]), np.flatnonzero(np.isin(source_of_row, s2))
+        resamples = of_all._resamples(*train, first)
+        for (run, members), (*_, seed) in zip(of_run.items(), learner, strict=True):
             of_judges = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
-            judges = candidates[resample_rows(len(candidates), gamma, of_judges)]
+            judges = candidates[resample_rows(len(candidates), gamma, of_judges)] if s2 else candidates
             held_out = activations[judges], labels[judges]
-            searches = [search_alpha(grown[k].q, train, held_out, k, alphas=alphas, C=C) for k in ks]
-        for own, k, search in zip(learned, ks, searches, strict=True):
-            own.append((grown[k], search))
-    for selector, own in zip(selectors, learned, strict=True):
-        selector.pairs_ = [(s1, s2) for s1, s2, _ in learners]
-        selector._keep_learned(own)
+            grown = resamples.of_run(seed).enough_for([ks[number] for number in members])
+            for number in members:
+                k, q = ks[number], grown[ks[number]].q
+                alone = AlphaSearch(1.0, np.array([]), term_medians(q))
+                search = search_alpha(q, train, held_out, k, alphas=alphas, C=C) if s2 else alone
+                learned[number].append((grown[k], search))
+    for selector, k, own in zip(selectors, ks, learned, strict=True):
+        selector.pairs_ = [(s1, s2) for s1, s2, _ in by_run[0]]
+        selector.n_trees_ = np.array([grown.n_trees for grown, _ in own])
+        selector.alphas_ = np.array([search.alpha for _, search in own])
+        selector.term_medians_ = np.array([search.term_medians for _, search in own])
+        selection = select([grown.q for grown, _ in own], k, selector.alphas_.tolist())
+        selector._keep(selection)
+        selector.learner_importances_ = selection.learner_importances
+        selector.meta_importances_ = aggregate(meta_importance(selection.learner_importances))
 
 
 def learners_of(labels: np.ndarray, source_of_row: np.ndarray, pairing: str, forest: Forest) -> list[Learner]:

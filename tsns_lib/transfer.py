@@ -200,8 +200,8 @@ def transfer_grid(
         pool = pool_of(parts, read)
         on_all_neurons = fit_classifier(pool.X, pool.y, C)
         coefficients = np.abs(on_all_neurons[-1].coef_).max(axis=0)
-        picks = (tsns_choices(pool, neurons, run, seed, alpha, multi, forest, compute, progress) for run in range(runs))
-        choices = chain(_baselines(pool, encoder.hidden_size, neurons, runs, coefficients, seed), *picks)
+        picks = tsns_choices(pool, neurons, runs, seed, alpha, multi, forest, compute, progress)
+        choices = chain(_baselines(pool, encoder.hidden_size, neurons, runs, coefficients, seed), picks)
         for choice in bar(choices, desc=pool.name, total=3 + len(neurons) * (2 + 2 * runs), show=progress):
             model = on_all_neurons
             if choice.method not in ("majority", "all"):
@@ -332,7 +332,7 @@ def random_neurons(pool: Pool, k: int, run: int, seed: int) -> np.ndarray:
 def tsns_choices(
     pool: Pool,
     neurons: Sequence[int],
-    run: int,
+    runs: int,
     seed: int,
     alpha: float,
     multi: MultiTSNS,
@@ -340,20 +340,21 @@ def tsns_choices(
     compute: dict[str, Any],
     progress: bool,
 ) -> Iterator[Choice]:
-    """The choice of each K in one run, by TSNS of a single source or by `multi` of several."""
-    own_seed = seed_of(pool.members, run, seed)
+    """The choice of each K in each run, by TSNS of a single source or by `multi` of several."""
+    seeds = [seed_of(pool.members, run, seed) for run in range(runs)]
     if len(pool.members) == 1:
-        seeded = replace(forest, seed=own_seed)
-        resamples = Resamples(pool.X, pool.y, seeded, progress=progress, **compute)
-        for k, grown in resamples.enough_for(neurons).items():
-            choice = select([grown.q], k, [alpha])
-            yield Choice("tsns", k, run, choice.neurons, choice.stability, grown.n_trees)
+        resamples = Resamples(pool.X, pool.y, replace(forest, seed=seeds[0]), progress=progress, **compute)
+        for run, own_seed in enumerate(seeds):
+            for k, grown in resamples.of_run(own_seed).enough_for(neurons).items():
+                choice = select([grown.q], k, [alpha])
+                yield Choice("tsns", k, run, choice.neurons, choice.stability, grown.n_trees)
         return
-    by_k = [clone(multi).set_params(n_neurons=k, random_state=own_seed) for k in neurons]
-    fit_together(by_k, pool.X, pool.y, pool.source_of_row)
-    for fitted in by_k:
+    each = list(product(enumerate(seeds), neurons))
+    selectors = [clone(multi).set_params(n_neurons=k, random_state=own_seed) for (_, own_seed), k in each]
+    fit_together(selectors, pool.X, pool.y, pool.source_of_row)
+    for ((run, _), k), fitted in zip(each, selectors, strict=True):
         chosen = fitted.selected_, fitted.stability_, int(fitted.n_trees_.max())
-        yield Choice("multi_tsns", fitted.n_neurons, run, *chosen, fitted.alphas_, fitted.term_medians_)
+        yield Choice("multi_tsns", k, run, *chosen, fitted.alphas_, fitted.term_medians_)
 
 
 def _checked_neurons(neurons: Sequence[int], n_neurons: int) -> list[int]:

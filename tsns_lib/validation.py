@@ -234,3 +234,17 @@ def _kind(value: Any) -> str | None:
     """The family of values within which labels can be compared; None for what is no label."""
     families = {"text": str, "bytes": bytes, "truth": bool | np.bool_, "number": Real}
     return next((family for family, types in families.items() if isinstance(value, types)), None)
+
+
+def finite(activations: np.ndarray, engine: str) -> None:
+    """Raise a ValueError unless all are finite, which scikit-learn's forest needs them to be in single precision."""
+    for start in range(0, len(activations), 1_000):
+        block = activations[start : start + 1_000]
+        good = np.isfinite(block)
+        if engine == "sklearn":
+            good &= np.abs(block) <= np.finfo(np.float32).max
+        if not good.all():
+            row, neuron = np.argwhere(~good)[0].tolist()
+            value = block[row, neuron]
+            wanted = "finite" if not np.isfinite(value) else "within single precision for engine 'sklearn'"
+            raise ValueError(f"X: row {start + row}, neuron {neuron} is {value}; activations must be {wanted}")
