@@ -9,9 +9,10 @@ import nbformat
 import pandas as pd
 
 from tsns_workbook.cards import card
+from tsns_workbook.how_sure import CROSSED
 from tsns_workbook.in_passing import claims_in_passing
-from tsns_workbook.report import short_name
-from tsns_workbook.scoreboard import Result, front_sentence, read_results, scoreboard
+from tsns_workbook.report import CONTRADICTED, INCONCLUSIVE, REPRODUCED, short_name
+from tsns_workbook.scoreboard import RESERVED, SEEN_AS, Result, front_sentence, outcome, read_results, scoreboard
 
 BEGIN, END = "<!-- results: written by `make picture` -->", "<!-- end of results -->"
 TABLES = {
@@ -31,6 +32,12 @@ SHOWN = {
     "all": "all neurons",
     "f_test": "F-test, K",
 }
+TOLD = {
+    REPRODUCED: "reproduced",
+    RESERVED: "reproduced with a reservation",
+    INCONCLUSIVE: "inconclusive",
+    CONTRADICTED: "contradicted",
+}
 POOLINGS = {"cls": "`[CLS]`", "mean": "mean"}
 
 
@@ -42,8 +49,21 @@ def headline(folder: Path, profile: str = "local") -> str:
         raise ValueError(f"{folder}: there is no notebook with a ladder among its results; run 04 to 07 first")
     encoder = found[min(found)].encoder
     board = scoreboard(results, claims_in_passing(results))
-    parts = [front_sentence(board), _ladders(found), _limits(results, encoder)]
+    parts = [front_sentence(board), _fingerprints(board), _ladders(found), _limits(results, encoder)]
     return "\n\n".join(parts)
+
+
+def _fingerprints(board: pd.DataFrame) -> str:
+    """What became of the paper's headline, and which claim is contradicted even once a table shares one error."""
+    tests = board[board["id"].str.startswith("prediction.")]
+    counts = [tests[column].map(outcome).value_counts() for column in SEEN_AS]
+    found, left = (", ".join(f"{count[name]} {TOLD[name]}" for name in TOLD if name in count) for count in counts)
+    firm = board[(board["part"] == "paper") & (board["after_holm"] == CONTRADICTED)]
+    against = "; ".join(f"{row.claim} ({row.about})" for row in firm.itertuples())
+    return (
+        f"**Does the fingerprint predict which transfers work?** Of {len(tests)} tests of it, {found}; after Holm, "
+        f"{left}. Contradicted also after Holm: {against or 'none'}."
+    )
 
 
 def _ladders(found: Mapping[str, Any]) -> str:
@@ -51,7 +71,7 @@ def _ladders(found: Mapping[str, Any]) -> str:
     for notebook, (table, metric) in TABLES.items():
         rows = pd.DataFrame(found[notebook].tables["ladder"]) if notebook in found else pd.DataFrame()
         for pooling, rungs in rows.groupby("pooling", sort=False) if len(rows) else ():
-            unit = {"accuracy": "%", "auc": "AUC"}[metric]
+            unit = {"accuracy": "%", "auc": "AUC, %"}[metric]
             columns[f"{table} {POOLINGS[str(pooling)]} ({unit})"] = _column(rungs, metric)
     names = [*SHOWN.values(), "**selected, K**", *LEADS]
     head = "| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns)
@@ -63,6 +83,8 @@ LEADS = {
     "… ahead of the last layer by": "last_layer",
     "… ahead of random neurons of its layers by": "random of the same layers",
     "… ahead of the F-test by": "f_test",
+    "… ahead of all neurons by": "all",
+    "… ahead of the best single layer by": "best layer",
 }
 
 
@@ -75,9 +97,14 @@ def _column(rungs: pd.DataFrame, metric: str) -> dict[str, str]:
     ahead = "ahead" if metric == "accuracy" else "ahead_auc"
     for name, method in LEADS.items():
         lead = by_method.loc[method]
-        figures = (lead[field].round(1) + 0.0 for field in (ahead, f"{ahead}_low", f"{ahead}_high"))  # no minus zero
-        column[name] = "{:+.1f} ({:+.1f} to {:+.1f})".format(*figures)
+        estimate, low, high = (_signed(lead[field]) for field in (ahead, f"{ahead}_low", f"{ahead}_high"))
+        column[name] = f"{estimate} ({low} to {high})"
     return column
+
+
+def _signed(points: float) -> str:
+    """With one decimal, or with two where one would leave 0: an interval's end shows on which side of 0 it lies."""
+    return f"{points:+.1f}" if abs(points) >= 0.05 else f"{points:+.2f}"
 
 
 def _limits(results: Sequence[Result], encoder: str) -> str:
@@ -113,8 +140,20 @@ def _limits(results: Sequence[Result], encoder: str) -> str:
             f"- **Slices**: of the paper's training rows there are {of_training}, of its targets' rows {of_targets}; "
             "the other corpora are whole. Table 5 cuts small sources to the share of the rows that they have in the "
             "paper.",
-            "- Intervals resample source rows, target rows and runs; corpora are fixed.",
+            f"- **Intervals** resample source rows, target rows and runs; corpora are fixed.{_coverage(results)}",
         ]
+    )
+
+
+def _coverage(results: Sequence[Result]) -> str:
+    """What such intervals covered in the simulated studies of notebook 15."""
+    rows = pd.DataFrame(next((r.tables["coverage"] for r in results if r.notebook.startswith("15_")), []))
+    if rows.empty:
+        return ""
+    held = 100 * rows.loc[rows["interval"] == CROSSED, "coverage"]
+    return (
+        f" In {rows['studies'].iloc[0]} simulated studies of reviews they held the truth in {held.min():.0f} to "
+        f"{held.max():.0f} % (95 % are promised; notebook `15`)."
     )
 
 
