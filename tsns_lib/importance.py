@@ -198,7 +198,7 @@ def resampled_importance(
 
 
 class Grown(NamedTuple):
-    """Importance q by the first n_trees of all J forests, and the noise of these trees in it, both of shape (J, N)."""
+    """Importance q by the first n_trees of each forest, and the noise of these trees in it, both of shape (J, N)."""
 
     n_trees: int
     q: np.ndarray
