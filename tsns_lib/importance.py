@@ -398,7 +398,7 @@ def _grow_resample(j: int, work: _Work) -> np.ndarray:
         part = np.concatenate(list(row_blocks(data, rows)))
     else:
         assert isinstance(data, np.ndarray)  # bins
-        part = data.take(rows, axis=1)
+        part = data.take(rows, axis=1, mode="clip")  # rows in range need no check, which takes as long again
     seeded = replace(forest, seed=derive_seed(forest.seed, "resample", j, "forest"))
     sums = _grow(part, classes[rows], seeded, work.n_jobs, work.n_known)
     return sums if work.known is None else work.known[j] + sums

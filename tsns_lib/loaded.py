@@ -57,7 +57,7 @@ def changed(owner: Any) -> str | None:
 def state_of(loaded: Any) -> Any:
     """What moves if a tokenizer or a model is changed in place, as far as that is soon said.
 
-    That of a model is its modules with their settings, the hooks of others, and torch's count of writes to its tensors.
+    That of a model is its modules with their code and settings, the hooks of others, and torch's count of writes.
     """
     if not hasattr(loaded, "parameters"):
         sides = loaded.truncation_side, loaded.padding_side, loaded.split_special_tokens
@@ -70,7 +70,7 @@ def state_of(loaded: Any) -> Any:
     hooks = [hook for hooks in kept for hook in list(hooks.values()) if not str(hook.__module__).startswith(own)]
     tensors = [(each.data_ptr(), each._version) for each in (*loaded.parameters(), *loaded.buffers())]
     config = {name: value for name, value in vars(loaded.config).items() if name not in SAVED}
-    return modules, settings, hooks, tensors, json.dumps(config, default=repr)
+    return [(each, type(each).forward) for each in modules], settings, hooks, tensors, json.dumps(config, default=repr)
 
 
 def content_of(loaded: Any) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tsns_lib.aggregation import source_pairs
-from tsns_lib.classifier import C_GRID, computable, cv_accuracy, cv_rows, fit_classifier
+from tsns_lib.classifier import SCALER, computable, cv_best_C, cv_rows, fit_classifier
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import Encoder, check_encoder, load_encoder
 from tsns_lib.executors import announce, is_shown
@@ -30,13 +31,13 @@ from tsns_lib.sampling import derive_seed, resample_fraction
 from tsns_lib.selectors import MultiTSNS
 from tsns_lib.store import Store, StoreError, atomic, content_hash
 from tsns_lib.store.files import locked
-from tsns_lib.transfer import check_learners, parts_of, pool_of, tsns_choices, union_name
+from tsns_lib.transfer import check_learners, parts_of, pool_of, row_hashes, tsns_choices, union_name
 from tsns_lib.validation import MOST_SEED, path, positive, share, shown, whole_number
 
 FACTS, TENSORS = "model.json", "model.safetensors"  # of a saved model
 NEXT = "next.safetensors"  # its tensors until its facts are written, so that a kill leaves the old model or the new one
 PAPER_FORESTS, PAPER_TREES = 100, 1_000  # of one source (paper §4.2)
-_SCALER, _CLASSIFIER = ("mean_", "var_", "scale_"), ("coef_", "intercept_", "classes_")
+_CLASSIFIER = "coef_", "intercept_", "classes_"
 
 
 class TransferModel:
@@ -145,13 +146,14 @@ class TransferModel:
         choice = next(tsns_choices(pool, [k], 1, seed, alpha, multi, forest, compute, progress))
         assert choice.selected is not None
         X = pool.X[:, choice.selected]
-        self.C_ = given_C or max(C_GRID, key=lambda each: cv_accuracy(X, pool.y, each, folds))
+        self.C_ = given_C or cv_best_C(X, pool.y, folds)
         facts: dict[str, Any] = {"sources": list(pool.members), "rows": len(pool.y), "n_neurons": k, "seed": seed}
         facts |= {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma, "generated": pool.generated}
         self.settings_, self._store = facts | reading | measured, store
         first = parts[0].source
         known = first.frame.drop_duplicates("label").sort_values("label").assign(text="")
         answers = Source(pool.name, first.task, "train", known, first.origin, first.classes)
+        self._rows = np.concatenate([row_hashes(part.source)[part.rows] for part in parts])
         return self._keep(encoder, choice.selected, choice.stability, answers, fit_classifier(X, pool.y, self.C_))
 
     def _keep(
@@ -177,9 +179,12 @@ class TransferModel:
         return self.pipeline_.predict_proba(activations)
 
     def score(self, target: Source) -> float:
-        """Accuracy on a source with labels, whose classes are matched by name."""
+        """Accuracy on a source with labels, whose classes are matched by name; warns of rows that it was fitted on."""
         self._check_fitted()
         truth = self._answers.labels_of(target)
+        if shared := int(np.isin(row_hashes(target), self._rows).sum()):
+            both = f"{shared} of the {len(truth)} rows of {target.name!r} are rows that the model was fitted on"
+            warnings.warn(f"target: {both}; what is reached on them is no transfer", stacklevel=2)
         return float((self.pipeline_.predict(self._read(target)) == truth).mean())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -188,7 +193,7 @@ class TransferModel:
         place = path("folder", folder)
         scaler, classifier = self.pipeline_
         encoder, answers = self.encoder_, self._answers
-        tensors = {name: np.asarray(getattr(scaler, name)) for name in _SCALER}
+        tensors = {name: np.asarray(getattr(scaler, name)) for name in SCALER} | {"rows": self._rows}
         tensors |= {name: np.asarray(getattr(classifier, name)) for name in _CLASSIFIER} | {"selected": self._selected}
         content = save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
         is_named = encoder.name.startswith("builtin:") or encoder.revision is not None
@@ -240,12 +245,13 @@ class TransferModel:
             raise ValueError(f"{place}: was fitted with {own}; here it is {encoder.digest[:12]} in {encoder.dtype}")
         tensors, answers = load_tensors(content), facts["answers"]
         model, scaler, classifier = cls(), StandardScaler(), LogisticRegression(C=facts["C"])
-        vars(scaler).update({name: tensors[name] for name in _SCALER}, n_features_in_=len(tensors["selected"]))
+        vars(scaler).update({name: tensors[name] for name in SCALER}, n_features_in_=len(tensors["selected"]))
         vars(classifier).update({name: tensors[name] for name in _CLASSIFIER}, n_features_in_=len(tensors["selected"]))
         rows = pd.DataFrame({"text": "", "text_pair": "" if facts["pairs"] else None, "label": answers["present"]})
         origin = {"kind": "saved", "labels": answers["labels"]}
         known = Source(answers["name"], answers["task"], "train", rows, origin, tuple(answers["classes"]))
         model.settings_, model.C_ = facts["settings"], facts["C"]
+        model._rows = tensors.get("rows", np.zeros(0, np.uint64))  # which older files lack
         stability = float("nan") if facts["stability"] is None else facts["stability"]
         return model._keep(encoder, tensors["selected"], stability, known, make_pipeline(scaler, classifier))
 

@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tsns_lib.aggregation import MOST_SOURCES, Selection, aggregate, meta_importance, select, source_pairs
-from tsns_lib.classifier import AlphaSearch, alpha_grid, search_alpha, term_medians
+from tsns_lib.classifier import AlphaSearch, alpha_grid, scaler_of, search_alpha, term_medians
 from tsns_lib.executors import check_scheduler
 from tsns_lib.importance import MOST_SEED, Forest, Grown, Resamples, check_resamples, check_threads
 from tsns_lib.ranking import check_n_neurons, order_neurons
@@ -319,8 +319,9 @@ def fit_together(selectors: Sequence[MultiTSNS], X: ArrayLike, y: ArrayLike, gro
     for learner in zip(*by_run, strict=True):  # the same in every run, but for its seed
         s1, s2, first = learner[0]
         taught = np.isin(source_of_row, s1) if s2 else slice(None)
-        train, candidates = (activations[taught], labels[taught]), np.flatnonzero(np.isin(source_of_row, s2))
-        resamples = of_all._resamples(*train, first)
+        X1, y1, candidates = activations[taught], labels[taught], np.flatnonzero(np.isin(source_of_row, s2))
+        resamples = of_all._resamples(X1, y1, first)
+        train = X1, y1, scaler_of(X1 if s2 else X1[:1])  # with a single source no α is judged
         for (run, members), (*_, seed) in zip(of_run.items(), learner, strict=True):
             of_judges = derive_seed(run, "gamma", *map(str, s1), "|", *map(str, s2))
             judges = candidates[resample_rows(len(candidates), gamma, of_judges)] if s2 else candidates

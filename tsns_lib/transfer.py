@@ -14,7 +14,7 @@ from sklearn.feature_selection import f_classif
 from sklearn.pipeline import Pipeline
 
 from tsns_lib.aggregation import select, source_pairs
-from tsns_lib.classifier import computable, fit_classifier, scores
+from tsns_lib.classifier import computable, fit_classifier, fit_on, scores
 from tsns_lib.encoders import Encoder, check_encoder
 from tsns_lib.executors import bar, check_scheduler
 from tsns_lib.extraction import check_settings, extract, stored_activations, texts_of
@@ -205,7 +205,7 @@ def transfer_grid(
         for choice in bar(choices, desc=pool.name, total=3 + len(neurons) * (2 + 2 * runs), show=progress):
             model = on_all_neurons
             if choice.method not in ("majority", "all"):
-                model = fit_classifier(pool.X[:, choice.selected], pool.y, C)
+                model = fit_on(choice.selected, pool.X, pool.y, on_all_neurons[0], C)
             for target, truth in others:
                 judged = _judged(choice, model, tested[target.name], truth)
                 facts = {"source": pool.name, "target": target.name, "members": pool.members}
@@ -218,7 +218,7 @@ def _judged(choice: Choice, model: Pipeline, activations: np.ndarray, truth: np.
     if choice.selected is None:
         labels, counts = np.unique(truth, return_counts=True)
         return {"model": None} | scores(truth, np.full(len(truth), labels[counts.argmax()]), np.zeros(len(truth)))
-    Z = activations[:, choice.selected]
+    Z = activations.take(choice.selected, axis=1)
     return {"model": model} | scores(truth, model.predict(Z), model.decision_function(Z), model.classes_)
 
 
@@ -273,18 +273,20 @@ def seed_of(members: Sequence[str], run: int, seed: int) -> int:
 
 
 def _warn_of_shared_rows(sources: Iterable[Any], targets: Sequence[Any]) -> None:
-    """Say which targets have mostly rows of a source under another name; texts identify a row."""
-
-    def rows_of(corpus: Any) -> pd.Index:
-        return pd.Index(corpus.frame["text"].str.cat(corpus.frame["text_pair"].fillna(""), sep="\0"))
-
-    rows = {target.name: rows_of(target) for target in targets}
+    """Say which targets have mostly rows of a source under another name."""
+    rows = {target.name: row_hashes(target) for target in targets}
     for source in {source.name: source for source in sources}.values():
-        known = rows_of(source)
+        known = row_hashes(source)
         for name, own in rows.items():
-            if name != source.name and (shared := int(own.isin(known).sum())) > len(own) / 2:
+            if name != source.name and (shared := int(np.isin(own, known).sum())) > len(own) / 2:
                 both = f"{shared} of the {len(own)} rows of {name!r} are rows of the source {source.name!r} too"
                 warnings.warn(f"targets: {both}; what is reached on them is no transfer", stacklevel=3)
+
+
+def row_hashes(source: Any) -> np.ndarray:
+    """64 bits of the text or texts of every row, by which rows of two sources are known to be the same."""
+    rows = source.frame["text"].str.cat(source.frame["text_pair"].fillna(""), sep="\0")
+    return pd.util.hash_array(rows.to_numpy(object), categorize=False)
 
 
 def _check_once(role: str, names: Sequence[str]) -> None:

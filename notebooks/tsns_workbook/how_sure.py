@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from sklearn.feature_selection import f_classif
 
 from tsns_lib import extract
-from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, one_thread
+from tsns_lib.classifier import C_GRID, computable, cv_best_C, fit_classifier, one_thread
 from tsns_lib.executors import bar, run_units
 from tsns_lib.fingerprints import fingerprint
 from tsns_lib.importance import forest_importance, resampled_importance
@@ -202,7 +202,7 @@ def accuracy_by_C(domains: Sequence[Domain], importances: dict[str, np.ndarray],
         selections = {"all": np.arange(source.X.shape[1]), "tsns": _most_important(importances[source.name], k)}
         for method, selected in selections.items():
             X, folds = source.X[:, selected], derive_seed(seed, "folds", source.name)
-            best = max(C_GRID, key=lambda C: cv_accuracy(X, source.y, C, folds))
+            best = cv_best_C(X, source.y, folds)
             for C in C_GRID:
                 model = fit_classifier(X, source.y, C)
                 for target in domains:

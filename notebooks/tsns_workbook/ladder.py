@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tsns_lib import SingleTSNS, extract, transfer_grid
-from tsns_lib.classifier import C_GRID, computable, cv_accuracy, fit_classifier, one_thread, scores
+from tsns_lib.classifier import computable, cv_accuracy, cv_best_C, fit_on, one_thread, scaler_of, scores
 from tsns_lib.executors import bar
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.transfer import Pool, parts_of, pool_of, random_neurons
@@ -130,7 +130,7 @@ def judge_rung(
     facts = {"method": rung.method, "k": rung.k, "run": rung.run, "selected": rung.selected}
     if rung.model is not None:
         standardised, model = rung.model[:-1], rung.model[-1]
-        features = standardised.transform(texts if rung.selected is None else pool.X[:, rung.selected])
+        features = standardised.transform(texts if rung.selected is None else pool.X.take(rung.selected, axis=1))
         refits = refitted(features, (pool.y == model.classes_[1]).astype(int), model, drawn)
     for target, truth, corpus in tests:
         if rung.model is None:  # the majority class
@@ -138,7 +138,7 @@ def judge_rung(
             predicted, decision = np.full(len(truth), labels[counts.argmax()]), np.zeros(len(truth))
             moved = _constant(predicted == truth, corpus.weights)
         else:
-            Z = corpus.texts if rung.selected is None else corpus.activations[:, rung.selected]
+            Z = corpus.texts if rung.selected is None else corpus.activations.take(rung.selected, axis=1)
             Z = StandardScaler().fit_transform(Z) if rung.own_z else standardised.transform(Z)
             predicted, decision = model.predict(Z), model.decision_function(Z)
             decisions = refits[:, :-1] @ Z.T + refits[:, -1:]
@@ -162,10 +162,10 @@ def _rungs(
     seed: int,
     settings: Mapping[str, Any],
 ) -> Iterator[Rung]:
-    standard = settings.get("C", 0.01)
+    standard, scaler = settings.get("C", 0.01), scaler_of(pool.X)
 
     def fitted(method: str, k: int, run: int, selected: np.ndarray, C: float = standard, own_z: bool = False) -> Rung:
-        return Rung(method, k, run, fit_classifier(pool.X[:, selected], pool.y, C), selected, own_z)
+        return Rung(method, k, run, fit_on(selected, pool.X, pool.y, scaler, C), selected, own_z)
 
     known = own.drop_duplicates(["method", "k", "run"])
     for row in known.itertuples():
@@ -186,8 +186,7 @@ def _rungs(
     best = max(layers, key=lambda layer: cv_accuracy(pool.X[:, layer], pool.y, standard, seed_of_folds))
     yield fitted("best layer", 0, 0, best)
     yield fitted("best layer" + TRANSDUCTIVE, 0, 0, best, own_z=True)
-    best_C = max(C_GRID, key=lambda C: cv_accuracy(pool.X, pool.y, C, seed_of_folds))
-    yield fitted("all with C by CV", 0, 0, layers.ravel(), best_C)
+    yield fitted("all with C by CV", 0, 0, layers.ravel(), cv_best_C(pool.X, pool.y, seed_of_folds))
     for k in selections["k"].unique().tolist():
         of_run = selections[selections["k"] == k]["selected"].to_list()
         n_draws = max(draws, len(of_run)) if k == chosen_k else len(of_run)

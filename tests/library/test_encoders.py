@@ -683,6 +683,18 @@ def test_a_link_to_weights_that_are_gone_is_named(copy):
         load_encoder(copy)
 
 
+def test_a_class_that_is_patched_after_loading_is_noticed(tiny, tmp_path, monkeypatch):
+    from transformers.models.bert.modeling_bert import BertSelfOutput
+
+    encoder, reading = load_encoder(tiny), {"max_length": 16, "progress": False, "store": tmp_path / "store"}
+    whole = extract(["A line."], encoder, **reading)
+    with monkeypatch.context() as patched:
+        patched.setattr(BertSelfOutput, "forward", lambda self, states, inputs: inputs)
+        with pytest.raises(ValueError, match="encoder: its model was changed after it was loaded"):
+            extract(["Another."], encoder, **reading)
+    assert (extract(["A line."], encoder, **reading) == whole).all()
+
+
 @pytest.mark.parametrize(
     "changes", [{"return_dict": False}, {"chunk_size_feed_forward": 5}, {"output_attentions": True}]
 )

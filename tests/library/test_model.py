@@ -2,7 +2,9 @@
 
 import json
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +150,18 @@ def test_labels_of_another_file_meet_by_name_or_in_one_line(model):
     assert model.score(load_source(frame[:2])) in (0.0, 0.5, 1.0)
 
 
+def test_a_score_on_rows_that_it_was_fitted_on_says_so(model, mr, books, tmp_path):
+    model.save(tmp_path)
+    seen = pd.concat([mr.frame[:3], books.frame[:5]], ignore_index=True)
+    target = replace(books, name="mixed", frame=seen)
+    for each in (model, TransferModel.load(tmp_path)):
+        with pytest.warns(UserWarning, match="target: 3 of the 8 rows of 'mixed' are rows that the model was"):
+            each.score(target)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            each.score(books)
+
+
 def test_three_classes_and_pairs_and_numbers(encoder):
     words = ["dull and slow", "plain and square", "warm and bright"]
     rows = [{"text": f"{words[i % 3]} {i}", "text_pair": f"item {i}", "label": 10 * (i % 3)} for i in range(60)]
@@ -155,7 +169,8 @@ def test_three_classes_and_pairs_and_numbers(encoder):
     model = TransferModel().fit(source, encoder, 20, **FEW)
     assert model.classes_ == ("0", "10", "20")
     assert model.predict_proba(source).shape == (60, 3)
-    assert model.score(source) > 0.9
+    with pytest.warns(UserWarning, match="target: 60 of the 60 rows"):
+        assert model.score(source) > 0.9
     assert set(model.predict(["warm and bright 5"], ["item 5"])) <= {"0", "10", "20"}
     with pytest.raises(ValueError, match="texts: the model was fitted on pairs"):
         model.predict(["warm and bright 5"])

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tsns_lib import MultiTSNS, SingleTSNS, aggregate, meta_importance, resampled_importance, source_pairs, water_fill
-from tsns_lib.classifier import ALPHAS, fit_classifier, search_alpha
+from tsns_lib.classifier import ALPHAS, C_GRID, cv_accuracy, cv_best_C, fit_classifier, fit_on, scaler_of, search_alpha
 from tsns_lib.sampling import derive_seed, resample_rows
 from tsns_lib.selectors import fit_together
 
@@ -216,10 +216,32 @@ def test_every_learner_is_checked_before_the_first_forest(data, tmp_path, labels
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_classifier_is_the_same_bits_by_any_way(data):
+    X, y, _ = data
+    X, chosen = X.astype(np.float32), np.array([1, 4, 7])
+    ways = (
+        fit_classifier(X[:, chosen], y),
+        fit_classifier(X.take(chosen, axis=1), y),
+        fit_on(chosen, X, y, scaler_of(X)),
+    )
+    for scaler, regression in ways:
+        assert (
+            scaler.mean_.tolist() == ways[0][0].mean_.tolist() and scaler.scale_.tolist() == ways[0][0].scale_.tolist()
+        )
+        assert regression.coef_.tolist() == ways[0][1].coef_.tolist()
+
+
+def test_the_best_C_is_that_of_the_highest_cross_validated_accuracy(data):
+    X, y, _ = data
+    found = [cv_accuracy(X, y, C, seed=3) for C in C_GRID]
+    assert cv_best_C(X, y, seed=3) == C_GRID[int(np.argmax(found))]
+    assert len(set(found)) > 1
+
+
 def test_alpha_is_a_switch_between_two_terms_far_apart(data):
     X, y, _ = data
     q = resampled_importance(X, y, **SMALL)
-    search = search_alpha(q, (X[:100], y[:100]), (X[100:], y[100:]), 3)
+    search = search_alpha(q, (X[:100], y[:100], scaler_of(X[:100])), (X[100:], y[100:]), 3)
     assert search.alpha in ALPHAS and len(search.accuracies) == len(ALPHAS)
     assert search.accuracies.max() == search.accuracies[ALPHAS.index(search.alpha)]
     assert search.term_medians[1] > 10 * search.term_medians[0]

@@ -165,10 +165,7 @@ def read_scitail(path: Path) -> Reading:
 
 
 def read_nli(path: Path) -> Reading:
-    """Read SNLI 1.0 or MNLI 1.0 in `.jsonl`; a line without gold_label, sentence1 and sentence2 is an error.
-
-    An empty line is no row.
-    """
+    """Read SNLI or MNLI 1.0 in `.jsonl`, but for empty lines; one without gold label and sentences is an error."""
 
     def rows() -> Iterator[Row]:
         for number, line in enumerate(_lines(path), 1):

@@ -92,9 +92,8 @@ class Source:
     def labels_of(self, other: "Source") -> NDArray[np.int64]:
         """Labels of another source, in the numbers of this one: classes meet by name, whatever their numbers are there.
 
-        Numbers that nobody named are those of Table 1 (1 is positive, or a match), and so are those of two corpora of
-        Table 1 with other tasks; a warning says so. What does not fit is a ValueError, and classes that only this
-        source has are a warning.
+        Numbers that nobody named are those of Table 1 (1 is positive, or a match), and so are those of its corpora with
+        other tasks, with a warning. What does not fit is a ValueError; classes of this source alone are a warning.
         """
         if not isinstance(other, Source):
             raise ValueError(f"labels: must be of what load_source gives, got {type(other).__name__}")
