@@ -26,7 +26,7 @@ COMMON = ("paper", "families", "cards", "project", "statistics", "plots", "repor
 RUNNER = ("project", "receipts", "run", "get", "cli")
 
 USES_TORCH = {
-    *("tsns_lib.encoders", "tsns_lib.extraction"),
+    *("tsns_lib.encoders", "tsns_lib.extraction", "tsns_lib.loaded"),
     *("tsns_lib.transferability.reinitialization", "tsns_lib.transferability.text_embedding"),
     *("tsns_workbook.embeddings", "tsns_workbook.benchmarks", "tsns_workbook.forecast"),
     *(f"tsns_workbook.finetuning.{path.stem}" for path in SOURCES["tsns_workbook"].glob("finetuning/*.py")),

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tsns_lib.loaded import changed, check_tokenizer, remember, try_out
+from tsns_lib.loaded import changed, check_answer, check_blobs, check_tokenizer, remember, try_out
 from tsns_lib.store import StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
 from tsns_lib.validation import MOST_SEED, one_of, path, truth, whole_number
@@ -39,6 +39,7 @@ PLAIN = {"return_dict": True, "chunk_size_feed_forward": 0, "output_attentions":
 DTYPES = ("float32", "bfloat16")
 
 _LOADING = threading.RLock()  # what transformers sets while it loads or keeps quiet is seen by all threads
+os.register_at_fork(after_in_child=_LOADING._at_fork_reinit)  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 
@@ -177,8 +178,7 @@ class Encoder:
                             module.to(torch.bfloat16)
                     model.forward = MethodType(_in_bfloat16, model)
                 model.to(device).eval()
-                with torch.no_grad():
-                    try_out(model, self.n_layers)
+                vars(self)["answer"] = try_out(model, self.n_layers)
         except Exception as error:  # whatever a damaged file makes of the libraries that read it
             raise ValueError(f"{self.folder}: cannot load the weights: {f'{error}'.partition(chr(10))[0]}") from error
         self._refuse_other_files()
@@ -295,8 +295,9 @@ def load_encoder(
         command = f'python -c "import transformers as t; both = t.AutoModel, t.AutoTokenizer; {save}"'
         text = f"no *.safetensors; other weights are not read; convert a .bin that you trust: {command}"
         raise FileNotFoundError(f"{found}: {text}")
-    dtype = own_dtype(device) if dtype == "auto" else dtype
-    return Encoder(name, folder, config, _contents(folder, not random_weights), dtype, commit, random_seed, device)
+    dtype, contents = own_dtype(device) if dtype == "auto" else dtype, _contents(folder, not random_weights)
+    check_blobs(folder, contents)
+    return Encoder(name, folder, config, contents, dtype, commit, random_seed, device)
 
 
 def check_encoder(encoder: Any) -> None:
@@ -305,6 +306,8 @@ def check_encoder(encoder: Any) -> None:
         raise ValueError(f"encoder: must be what load_encoder gives, got {type(encoder).__name__}")
     if name := changed(encoder):
         raise ValueError(f"encoder: its {name} was changed after it was loaded; load it again, and change a copy")
+    if "model" in vars(encoder):
+        check_answer(encoder.model, vars(encoder)["answer"])
 
 
 def own_dtype(device: str = "auto") -> str:

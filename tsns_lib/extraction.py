@@ -48,6 +48,8 @@ TOKENS_AT_ONCE = 512
 # What all threads see, one changes at a time: the length that a tokenizer cuts to, and PyTorch's threads.
 _TOKENISING = threading.Lock()
 _SETTING_UP = threading.Lock()
+for _lock in (_TOKENISING, _SETTING_UP):  # a child that was forked meanwhile would wait for ever
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _SAID: set[Any] = set()  # texts whose cut was spoken of: once a process is enough
 
 
@@ -421,7 +423,7 @@ def _pooled(encoder: Encoder, inputs: "dict[str, torch.Tensor]", *poolings: str)
     """Pool every layer of some rows: (rows, n_layers * hidden_size), poolings side by side."""
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(encoder.model.device.type, enabled=False):  # of the caller
         layers = encoder.model(**inputs, output_hidden_states=True).hidden_states[1:]
         pooled: list[torch.Tensor] = []
         for pooling in poolings:

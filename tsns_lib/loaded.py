@@ -1,7 +1,9 @@
 """Whether a tokenizer and a model that were loaded fit each other, and are still what was loaded."""
 
 import json
+import re
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,14 +31,51 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
         raise ValueError(f"its types of tokens must be below {allowed}, found {max(types)}")
 
 
-def try_out(model: Any, n_layers: int) -> None:
+def try_out(model: Any, n_layers: int) -> np.ndarray:
     """Let a model read three tokens, so that what does not run is an error now. Attention can hide a NaN in weights."""
-    row = next(model.parameters()).new_zeros((1, 3)).long()
-    found = len(model(input_ids=row, attention_mask=row + 1, output_hidden_states=True).hidden_states) - 1
-    if found != n_layers:
+    states = answer_of(model)
+    if (found := len(states) - 1) != n_layers:
         raise ValueError(f"config.json names {n_layers} layers, and the model has {found}")
     if lost := [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]:
         raise ValueError(f"{lost[0]} holds numbers that are not finite")
+    return states
+
+
+def answer_of(model: Any) -> np.ndarray:
+    """Every layer's states of three tokens, or a ValueError where torch rounds what it multiplies.
+
+    They show what no attribute of a model does: hooks on all modules, and functions of torch that were replaced.
+    """
+    import torch
+
+    fine = torch.full((64, 64), 1 + 2**-12, device=model.device)  # in bfloat16 or TF32 it is 1
+    with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        if (fine @ torch.eye(64, device=model.device) != fine).any():
+            how = 'torch.set_float32_matmul_precision("highest") ends that'
+            raise ValueError(f"torch is set to multiply in less than single precision; {how}")
+        row = torch.arange(3, device=model.device)[None]
+        states = model(input_ids=row, attention_mask=row.new_ones(row.shape), output_hidden_states=True).hidden_states
+        return torch.stack(states).float().cpu().numpy()
+
+
+def check_blobs(folder: Path, digests: dict[str, str]) -> None:
+    """Raise a ValueError where a file of the hub's cache is not what it links to says: the sha256 of large files."""
+    for name, digest in digests.items():
+        blob = (folder / name).resolve()
+        if re.fullmatch("[0-9a-f]{64}", blob.name) and blob.name != digest:
+            raise ValueError(f"{folder / name}: is not what the hub gave; delete {blob}, and it is fetched again")
+
+
+def check_answer(model: Any, known: np.ndarray) -> None:
+    """Raise a ValueError where `answer_of` a model has moved since it was loaded; threads move the last bits alone."""
+    tolerance = 2e-2 if any(weights.itemsize == 2 for weights in model.parameters()) else 1e-4  # bfloat16 or not
+    try:
+        moved = float(np.abs(answer_of(model) - known).max() / np.abs(known).max())
+    except Exception as error:  # whatever a hook or a patch does
+        raise ValueError(f"encoder: its model does not run as it was loaded: {error}") from error
+    if not moved <= tolerance:
+        reason = "is there a hook on all modules, or a function of torch or transformers that was replaced?"
+        raise ValueError(f"encoder: its model gives other numbers than when it was loaded; {reason}")
 
 
 def remember(owner: Any, name: str) -> None:
@@ -61,7 +100,8 @@ def state_of(loaded: Any) -> Any:
     """
     if not hasattr(loaded, "parameters"):
         sides = loaded.truncation_side, loaded.padding_side, loaded.split_special_tokens
-        return len(loaded), sides, loaded.all_special_tokens, list(loaded.model_input_names)
+        code = type(loaded).__call__, type(loaded)._encode_plus, *filter(callable, vars(loaded).values())
+        return len(loaded), sides, loaded.all_special_tokens, list(loaded.model_input_names), code
     modules = list(loaded.modules())
     named = [(each, name, value) for each in modules for name, value in list(vars(each).items()) if name[0] != "_"]
     settings = [one for one in named if callable(one[-1]) or isinstance(one[-1], float | int | str)]

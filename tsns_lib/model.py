@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
@@ -146,55 +147,64 @@ class TransferModel:
         choice = next(tsns_choices(pool, [k], 1, seed, alpha, multi, forest, compute, progress))
         assert choice.selected is not None
         X = pool.X[:, choice.selected]
-        self.C_ = given_C or cv_best_C(X, pool.y, folds)
+        best_C = given_C or cv_best_C(X, pool.y, folds)
         facts: dict[str, Any] = {"sources": list(pool.members), "rows": len(pool.y), "n_neurons": k, "seed": seed}
         facts |= {"alpha": alpha, "budget": budget, "pairing": pairing, "gamma": gamma, "generated": pool.generated}
-        self.settings_, self._store = facts | reading | measured, store
         first = parts[0].source
         known = first.frame.drop_duplicates("label").sort_values("label").assign(text="")
         answers = Source(pool.name, first.task, "train", known, first.origin, first.classes)
-        self._rows = np.concatenate([row_hashes(part.source)[part.rows] for part in parts])
-        return self._keep(encoder, choice.selected, choice.stability, answers, fit_classifier(X, pool.y, self.C_))
+        rows = np.concatenate([row_hashes(part.source)[part.rows] for part in parts])
+        found = encoder, choice.selected, choice.stability, answers, fit_classifier(X, pool.y, best_C)
+        whole = TransferModel()._keep(*found, best_C, facts | reading | measured, rows)
+        vars(self).update(vars(whole), _store=store)  # at once: an end before it leaves the model as it was
+        return self
 
     def _keep(
-        self, encoder: Encoder, selected: NDArray[Any], stability: float, answers: Source, pipeline: Pipeline
+        self,
+        encoder: Encoder,
+        selected: NDArray[Any],
+        stability: float,
+        answers: Source,
+        pipeline: Pipeline,
+        C: float,
+        settings: dict[str, Any],
+        rows: NDArray[Any],
     ) -> Self:
         """What a fitted and a loaded model have; `answers` has a row of each class, by which others are matched."""
         self.encoder_, self._selected, self._answers, self.pipeline_ = encoder, selected, answers, pipeline
         self.selected_ = np.stack([selected // encoder.hidden_size + 1, selected % encoder.hidden_size], axis=1)
         self.fingerprint_ = fingerprint(selected, encoder.n_layers, encoder.n_neurons)
-        self.stability_ = stability
+        self.stability_, self.C_, self.settings_, self._rows = stability, C, settings, rows
         names = {number: name for name, number in answers.numbers.items()}
         self.classes_ = tuple(names[number] for number in pipeline[-1].classes_.tolist())
         return self
 
     def predict(self, texts_or_source: Any, text_pairs: Sequence[str] | None = None) -> NDArray[Any]:
         """The name of the most probable class of every text, pair, or row of a Source: shape (n,)."""
-        chosen = self.predict_proba(texts_or_source, text_pairs).argmax(axis=1)
-        return np.array(self.classes_)[chosen]
+        model = self._now()
+        return np.array(model.classes_)[model.predict_proba(texts_or_source, text_pairs).argmax(axis=1)]
 
     def predict_proba(self, texts_or_source: Any, text_pairs: Sequence[str] | None = None) -> NDArray[Any]:
         """The probability of every class, shape (n, len(classes_)), in the order of `classes_`."""
-        activations = self._read(texts_or_source, text_pairs)
-        return self.pipeline_.predict_proba(activations)
+        model = self._now()
+        return model.pipeline_.predict_proba(model._read(texts_or_source, text_pairs))
 
     def score(self, target: Source) -> float:
         """Accuracy on a source with labels, whose classes are matched by name; warns of rows that it was fitted on."""
-        self._check_fitted()
-        truth = self._answers.labels_of(target)
-        if shared := int(np.isin(row_hashes(target), self._rows).sum()):
+        model = self._now()
+        truth = model._answers.labels_of(target)
+        if shared := int(np.isin(row_hashes(target), model._rows).sum()):
             both = f"{shared} of the {len(truth)} rows of {target.name!r} are rows that the model was fitted on"
             warnings.warn(f"target: {both}; what is reached on them is no transfer", stacklevel=2)
-        return float((self.pipeline_.predict(self._read(target)) == truth).mean())
+        return float((model.pipeline_.predict(model._read(target)) == truth).mean())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as JSON and safetensors; the encoder is named by its digest, and its weights stay out."""
-        self._check_fitted()
-        place = path("folder", folder)
-        scaler, classifier = self.pipeline_
-        encoder, answers = self.encoder_, self._answers
-        tensors = {name: np.asarray(getattr(scaler, name)) for name in SCALER} | {"rows": self._rows}
-        tensors |= {name: np.asarray(getattr(classifier, name)) for name in _CLASSIFIER} | {"selected": self._selected}
+        model, place = self._now(), path("folder", folder)
+        scaler, classifier = model.pipeline_
+        encoder, answers = model.encoder_, model._answers
+        tensors = {name: np.asarray(getattr(scaler, name)) for name in SCALER} | {"rows": model._rows}
+        tensors |= {name: np.asarray(getattr(classifier, name)) for name in _CLASSIFIER} | {"selected": model._selected}
         content = save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
         is_named = encoder.name.startswith("builtin:") or encoder.revision is not None
         facts = {
@@ -203,9 +213,9 @@ class TransferModel:
             "answers": {"name": answers.name, "task": answers.task, "classes": answers.classes}
             | {"labels": answers.origin.get("labels"), "present": answers.frame["label"].tolist()},
             "pairs": answers.is_pair,
-            "settings": self.settings_,
-            "stability": self.stability_ if np.isfinite(self.stability_) else None,
-            "C": self.C_,
+            "settings": model.settings_,
+            "stability": model.stability_ if np.isfinite(model.stability_) else None,
+            "C": model.C_,
         }
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -250,18 +260,19 @@ class TransferModel:
         rows = pd.DataFrame({"text": "", "text_pair": "" if facts["pairs"] else None, "label": answers["present"]})
         origin = {"kind": "saved", "labels": answers["labels"]}
         known = Source(answers["name"], answers["task"], "train", rows, origin, tuple(answers["classes"]))
-        model.settings_, model.C_ = facts["settings"], facts["C"]
-        model._rows = tensors.get("rows", np.zeros(0, np.uint64))  # which older files lack
+        seen = tensors.get("rows", np.zeros(0, np.uint64))  # which older files lack
         stability = float("nan") if facts["stability"] is None else facts["stability"]
-        return model._keep(encoder, tensors["selected"], stability, known, make_pipeline(scaler, classifier))
+        found = encoder, tensors["selected"], stability, known, make_pipeline(scaler, classifier)
+        return model._keep(*found, facts["C"], facts["settings"], seen)
 
-    def _check_fitted(self) -> None:
+    def _now(self) -> Self:
+        """A copy of the model as it is now, whatever another thread fits meanwhile."""
         if not hasattr(self, "pipeline_"):
             raise NotFittedError("this TransferModel is not fitted yet: call fit or load first")
+        return copy(self)
 
     def _read(self, texts_or_source: Any, text_pairs: Sequence[str] | None = None) -> NDArray[Any]:
         """Activations of the chosen neurons."""
-        self._check_fitted()
         texts, pairs = texts_of(texts_or_source, text_pairs)
         if (pairs is not None) != self._answers.is_pair:
             raise ValueError(f"texts: the model was fitted on {'pairs' if self._answers.is_pair else 'single texts'}")

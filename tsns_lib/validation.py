@@ -5,6 +5,7 @@ store is the same whichever of the two a caller passed.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence, Set
 from numbers import Integral, Real
@@ -20,6 +21,8 @@ SMALLEST = 1e-8  # features that are all nearer to 0 are zeros or noise: scores 
 EXACT = 2**53  # above it, a float no longer tells neighbours apart
 MOST_RUNS = 10_000  # of a study: more would not end (our choice)
 MOST_SEED = 2**64 - 1
+INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # spaces of no width, hyphens, marks of order
+_BLANK = re.compile(rf"[\s\x00-\x1f\x7f-\x9f{INVISIBLE}]*")
 MOST_CLASSES = 1_000  # more are row numbers or quantities, with which a forest would not end (our choice)
 
 
@@ -134,13 +137,18 @@ def texts(name: str, values: Any, of: str = "") -> list[str]:
     for row, text in enumerate(rows):
         if not isinstance(text, str):
             raise ValueError(f"{of}{name}, row {row}: expected a string, got {type(text).__name__} {shown(text, 60)}")
-        if not text.strip():
+        if is_blank(text):
             raise ValueError(f"{of}{name}, row {row}: empty")
         try:
             text.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{of}{name}, row {row}: not valid Unicode (a lone surrogate)") from None
     return rows
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, control characters, a byte order mark, spaces of no width."""
+    return _BLANK.fullmatch(text) is not None
 
 
 def centred(X: np.ndarray) -> np.ndarray:

@@ -179,7 +179,8 @@ def _analyse(arguments: argparse.Namespace) -> int:
 
     parameters = own_output.parameters(vars(arguments)) | parse_overrides(arguments.param)
     [job] = plan(project_root(), "mini", [own_output.NOTEBOOK], parameters)
-    out = Path(parameters["out"])
+    out = Path(job.parameters["out"])
+    own_output.check_out(job.parameters)
     try:
         out.mkdir(parents=True, exist_ok=True)
         print(own_output.opening(job.parameters), flush=True)

@@ -130,7 +130,9 @@ def fisher(model: "TunedModel", inputs: "Iterable[dict[str, Tensor]]", *, form: 
     The model is put in evaluation mode; a batch holds class numbers under ``"labels"``. Other threads wait: the hooks
     would note their states too.
     """
-    with IN_USE:
+    import torch
+
+    with IN_USE, torch.autocast(next(model.parameters()).device.type, enabled=False):  # of the caller
         return _fisher(model.eval().requires_grad_(True), inputs, form)
 
 

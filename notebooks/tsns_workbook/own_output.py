@@ -1,12 +1,14 @@
 """What `tsns analyse` and `tsns predict` read and write: notebook 30 as one offline page, tables, and the model."""
 
 import csv
+import html
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nbformat
 import numpy as np
@@ -14,6 +16,8 @@ import pandas as pd
 
 from tsns_lib import TransferModel
 from tsns_lib.corpora.own import read_texts
+from tsns_lib.model import FACTS, TENSORS
+from tsns_lib.store import StoreError, atomic
 from tsns_workbook.own_text import CV, TSNS, Corpora, Judged, load, neuron_table
 from tsns_workbook.project import ProjectError
 
@@ -21,6 +25,7 @@ NOTEBOOK = "30_your_own_text"
 # For a minute on 1,000 short texts; notebook 30 of the profile local has the paper's forests.
 SETTINGS = {"profile": "own", "max_length": 128, "n_resamples": 100, "n_trees": 100, "fold_resamples": 8}
 COLUMNS = ("text", "text_pair", "label", "labels")
+PAGE, EXECUTED, NEURONS, PREDICTIONS, MODEL = "report.html", "report.ipynb", "neurons.csv", "predictions.csv", "model"
 PAGE_STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;font-size:.9rem;margin:1rem 0;display:block;overflow-x:auto}"
@@ -64,6 +69,20 @@ def meaning(text: str, option: str) -> dict[str, str | None]:
     return said
 
 
+def check_out(parameters: Mapping[str, Any]) -> None:
+    """Raise a ProjectError where the folder for the results has the place of what is read."""
+    out = Path(parameters["out"])
+    for read in filter(None, map(parameters.get, ("source", "target", "encoder"))):
+        for name in (PAGE, EXECUTED, NEURONS, PREDICTIONS, MODEL):
+            if _lies_in(Path(read), out / name):
+                raise ProjectError(f"--out: {read} lies where results are written; name another folder")
+
+
+def _lies_in(path: Path, place: Path) -> bool:
+    """Whether both are one file or folder, by whatever name, or the first lies in the second."""
+    return path.exists() and place.exists() and any(place.samefile(each) for each in (path, *path.resolve().parents))
+
+
 def opening(parameters: Mapping[str, Any]) -> str:
     """Read the files once before any work, so that what is wrong with them is one line, and say what was read."""
     columns = {name: value for name, value in parameters.items() if name.removeprefix("target_") in COLUMNS}
@@ -104,11 +123,31 @@ def as_options(message: str, target: str = "") -> str:
 
 def finish(notebook: nbformat.NotebookNode, out: Path) -> str:
     """Write the notebook and its page; return what it advises and what was written."""
-    nbformat.write(notebook, out / "report.ipynb")
-    (out / "report.html").write_text(page(notebook), encoding="utf-8")
     advice = next(cell for cell in notebook.cells if cell.get("id") == "short-answer").outputs[0].data["text/markdown"]
-    files = "report.html, report.ipynb, neurons.csv, predictions.csv and model"
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "text/markdown" in output.get("data", {}):
+            output.data["text/markdown"] = _inert(output.data["text/markdown"])
+    for name, text in ((EXECUTED, nbformat.writes(notebook)), (PAGE, page(notebook))):
+        with written(out / name) as file:
+            file.write(text.encode())
+    files = f"{PAGE}, {EXECUTED}, {NEURONS}, {PREDICTIONS} and {MODEL}"
     return f"{advice.replace('**', '')}\n{out}: {files}"
+
+
+def _inert(markdown: str) -> str:
+    """Markdown of a cell without HTML, links, pictures and formulas, none of which we write: names of files may."""
+    return re.sub(r"[\\[\]$]", r"\\\g<0>", html.escape(markdown, quote=False))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is there when it is whole; an error names it."""
+    try:
+        is_device = path.exists() and not path.is_file()  # such as /dev/stdout
+        with path.open("wb") if is_device else atomic(path.resolve()) as file:
+            yield file
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}; make room, or name another place with --out") from error
 
 
 def page(notebook: nbformat.NotebookNode) -> str:
@@ -134,11 +173,15 @@ def keep(out: str, corpora: Corpora, model: TransferModel, judged: Sequence[Judg
         return "Nothing was written: `out` names no folder."
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    neuron_table(model).to_csv(folder / "neurons.csv", index=False)
-    write_table(predictions(corpora, model, judged), folder / "predictions.csv")
-    model.save(folder / "model")
+    neurons, table = neuron_table(model), predictions(corpora, model, judged)
+    for name in (PAGE, NEURONS, PREDICTIONS):  # of an earlier run: what lies here must be of one, wherever it ends
+        (folder / name).unlink(missing_ok=True)
+    with written(folder / NEURONS) as file:
+        neurons.to_csv(file, index=False)
+    write_table(table, folder / PREDICTIONS)
+    model.save(folder / MODEL)
     return (
-        "Beside this page lie `neurons.csv`, `predictions.csv` and `model`. The model is that of TSNS, whatever "
+        f"Beside this page lie `{NEURONS}`, `{PREDICTIONS}` and `{MODEL}`. The model is that of TSNS, whatever "
         "the rule advises; `tsns predict model FILE` predicts other texts with it."
     )
 
@@ -165,7 +208,8 @@ def predicted_table(frame: pd.DataFrame, chances: np.ndarray, classes: Sequence[
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Write a CSV whose texts stand in quotation marks: without them, a lone carriage return would end a row."""
-    table.to_csv(file, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    with written(file) as opened:
+        table.to_csv(opened, index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
 def predict(model: str, file: str, out: str, **columns: Any) -> str:
@@ -173,8 +217,9 @@ def predict(model: str, file: str, out: str, **columns: Any) -> str:
     out = os.path.expanduser(out)
     if not Path(out).absolute().parent.is_dir():
         raise FileNotFoundError(f"--out: {Path(out).parent} is no folder")
-    if Path(out).exists() and os.path.samefile(out, Path(file).expanduser()):
-        raise ValueError(f"--out: {out} is the file that is read; name another")
+    for read in (Path(file).expanduser(), *(Path(model).expanduser() / name for name in (FACTS, TENSORS))):
+        if _lies_in(Path(out), read):
+            raise ValueError(f"--out: {out} is the file that is read; name another")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*rows are not used")  # the sentence below counts them
         frame, facts = read_texts(Path(file).expanduser(), **columns)

@@ -348,7 +348,7 @@ def score_figure(scores: pd.DataFrame, *, generated: bool) -> Figure:
             height = np.arange(len(own))[::-1] - 0.2 * number
             spread = [own["value"] - own["low"], own["high"] - own["value"]]
             look: dict[str, Any] = {"color": (BLUE, ORANGE)[number], "marker": "os"[number], "capsize": 2}
-            axes.errorbar(own["value"], height, xerr=spread, linestyle="none", label=place, **look)
+            axes.errorbar(own["value"], height, xerr=spread, linestyle="none", label=place.replace("$", r"\$"), **look)
         axes.set_yticks(np.arange(len(METHODS))[::-1] - 0.1, list(METHODS))
         axes.set(xlabel="balanced accuracy (%, 95 % interval)")
         axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)

@@ -337,6 +337,24 @@ def test_a_packed_table_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp
         load_source(path)
 
 
+def test_every_stream_of_an_xz_file_is_read_or_its_damage_is_named(tmp_path):
+    path, content = tmp_path / "own.csv.xz", "text,label\n" + "good,1\nbad,0\n" * 20
+    first, second = (lzma.compress(part.encode()) for part in (content, "fine,1\n" * 10))
+    for between in (b"", bytes(8), bytes(2 * readers.CHUNK)):  # zeros may stand between two streams
+        path.write_bytes(first + between + second + between)
+        assert load_source(path).n_rows == 50
+    for where in range(12):  # of the second stream's header
+        damaged = bytearray(second)
+        damaged[where] ^= 1
+        path.write_bytes(first + damaged)
+        with pytest.raises(ValueError, match=r"own\.csv\.xz: cannot be read to its end"):
+            load_source(path)
+    for wrong in (first + b"garbage", first + second[:-4], first[:-1]):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=r"own\.csv\.xz: cannot be read to its end"):
+            load_source(path)
+
+
 def test_a_text_beyond_all_bounds_is_counted(tmp_path):
     reading = readers.collect([("word " * 3_400_000, None, 1), ("x", None, 0)])
     assert (len(reading.frame), reading.skipped) == (1, {"text of more than 16,000,000 characters": 1})

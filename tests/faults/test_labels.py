@@ -4,13 +4,14 @@ import json
 import warnings
 from dataclasses import replace
 from decimal import Decimal
+from enum import Enum
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tsns_lib import TransferModel, load_encoder, load_source, transfer_grid
+from tsns_lib import TransferModel, extract, load_encoder, load_source, transfer_grid
 
 SMALL = {"neurons": [4], "runs": 1, "n_resamples": 2, "n_trees": 5, "max_length": 8, "progress": False}
 
@@ -381,6 +382,30 @@ def test_a_letter_with_its_accent_is_one_however_it_was_typed():
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": ["caf\u00e9", "cafe\u0301", "bar"]})
     assert load_source(frame).classes == ("bar", "caf\u00e9")
     assert load_source(frame, labels={"cafe\u0301": "good", "bar": "bad"}).classes == ("bad", "good")
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", "\ufeff", "\u00ad", " \u2060 ", "\u00a0\u200d"])
+def test_what_nobody_sees_makes_no_class_and_no_text(encoder, tmp_path, invisible):
+    labels = ["good", f"good{invisible}", f"{invisible}bad", "bad"]
+    frame = pd.DataFrame({"text": ["a", "b", "c", invisible], "label": labels})
+    source = load_source(frame)
+    assert source.classes == ("bad", "good") and source.origin["skipped"] == {"empty text": 1}
+    with pytest.raises(ValueError, match="text, row 1: empty"):
+        extract(["a", invisible], encoder, store=tmp_path, progress=False)
+
+
+def test_a_sign_without_width_within_a_word_is_kept():
+    frame = pd.DataFrame({"text": ["\u0645\u06cc\u200c\u0631\u0648\u0645", "b"], "label": ["a\u200cb", "c"]})
+    source = load_source(frame)
+    assert source.classes == ("a\u200cb", "c") and source.frame["text"][0] == frame["text"][0]
+
+
+def test_a_member_of_an_enum_of_text_is_its_text():
+    class Kind(str, Enum):  # noqa: UP042 (str() of it is "Kind.GOOD")
+        GOOD = "good"
+
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": pd.Series([Kind.GOOD, "good", "bad"], dtype=object)})
+    assert load_source(frame).classes == ("bad", "good")
 
 
 def test_a_meaning_may_name_numbers_as_floats_but_none_twice():

@@ -3,8 +3,10 @@
 import copy
 import json
 import logging
+import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers.utils import logging as transformers_logging
 
-from tsns_lib import extract, extraction, load_encoder
+from tsns_lib import encoders, extract, extraction, load_encoder
 from tsns_lib.encoders import quiet_transformers
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +61,8 @@ def first_call_waits():
 
     def beside(model, first, other):
         def wait(module, inputs):
-            if module is model.embeddings and not begun.is_set():
+            check = not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()  # whether it was changed
+            if module is model.embeddings and not check and not begun.is_set():
                 begun.set()
                 assert through.wait(60)
 
@@ -239,6 +242,31 @@ def test_what_float16_cannot_hold_is_not_stored(folder, tmp_path, threaded_worke
     with pytest.raises(ValueError, match="text, row 0: .*loud gave values not finite"):
         quietly(TEXTS, load_encoder(loud, dtype="bfloat16"), store=tmp_path / "store", scheduler=scheduler)
     assert list((tmp_path / "store").rglob("*.npy")) == []
+
+
+def test_a_child_that_is_forked_while_a_thread_reads_does_not_wait_for_ever(folder):
+    reading, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with extraction._TOKENISING, extraction._SETTING_UP, encoders._LOADING:
+            reading.set()
+            assert forked.wait(60)
+
+    encoder = load_encoder(folder)
+    extraction.encoded(encoder, ["a line"], None, 8)  # what it needs is loaded before the fork
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        assert reading.wait(60)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            for each in (encoder, load_encoder(folder)):
+                extraction.encoded(each, ["a line"], None, 8)
+            with extraction._SETTING_UP:
+                os._exit(0)
+        forked.set()
+        held.result()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_forked_process_grows_its_forests_in_threads_of_its_own():

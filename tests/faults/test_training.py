@@ -25,7 +25,16 @@ from safetensors.torch import load_file, save_file
 from tiny_encoders import tiny_folder
 from tsns_workbook import cli, embeddings, layers, ranking
 from tsns_workbook.finetuning import grids, prepared, training
-from tsns_workbook.finetuning.finetune import TENSORS, Recipe, fine_tune, labels_digest, padded, planned
+from tsns_workbook.finetuning.finetune import (
+    IN_USE,
+    TENSORS,
+    Recipe,
+    _loaded,
+    fine_tune,
+    labels_digest,
+    padded,
+    planned,
+)
 from tsns_workbook.finetuning.model import TunedModel, fresh_model
 from tsns_workbook.finetuning.prepared import prepared_encoder, temporary_store
 
@@ -296,6 +305,7 @@ def test_outputs_that_are_not_finite_are_not_kept(encoder, tmp_path):
     tuned = fine_tune(OWN, encoder, RECIPE, method="head", store=tmp_path, **QUIET)
     with torch.no_grad():
         tuned.model.head.linear.bias[1] = torch.inf
+    vars(_loaded(tuned)).pop("model as loaded")  # else it is refused, as it was changed
     with pytest.raises(ValueError, match="the model's output for row 0 is not finite"):
         tuned.logits(["bim"])
     with pytest.raises(ValueError, match="query.weight: a squared gradient is not finite"):
@@ -477,6 +487,48 @@ def test_a_damaged_encoder_is_made_again(encoder, tmp_path, warned, name):
 
 
 # kills, and two at once
+
+
+def zeroed(model):
+    model.encoder.encoder.layer[0].output.dense.weight.data.zero_()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.train(),
+        zeroed,
+        lambda model: model.head.linear.weight.data.mul_(2),
+        lambda model: model.head.register_forward_hook(lambda module, args, output: -output),
+        lambda model: setattr(model.head, "tanh", torch.nn.ReLU()),
+    ],
+)
+def test_a_tuned_model_that_was_changed_in_place_is_refused(encoder, whole, tmp_path, change):
+    tuned = fine_tune(OWN, encoder, RECIPE, store=tmp_path, **QUIET)
+    change(tuned.model)
+    for call in (
+        lambda: tuned.logits(["bim tak"]),
+        lambda: tuned.predict(OWN),
+        tuned.encoder,
+        lambda: embeddings.task_embedding(tuned, OWN, store=tmp_path, progress=False),
+    ):
+        with pytest.raises(ValueError, match="^own: the model was changed after it was loaded; call fine_tune again"):
+            call()
+    assert not [*tmp_path.glob("predictions/*/*.npy"), *tmp_path.glob("encoders/*/*.safetensors")]
+    assert not list(tmp_path.glob("task_embeddings/*/*.npy"))
+    again = fine_tune(OWN, encoder, RECIPE, store=tmp_path, **QUIET)
+    assert np.array_equal(again.logits(OWN), whole.logits(OWN))
+
+
+@pytest.mark.parametrize("method", ["full", "adapter"])
+def test_what_works_with_a_tuned_model_does_not_change_it(encoder, tmp_path, method):
+    tuned = fine_tune(OWN, encoder, RECIPE, method=method, store=tmp_path, **QUIET)
+    for _ in range(2):
+        embeddings.task_embedding(tuned, OWN, store=tmp_path / "states", progress=False)
+        tuned.logits(OWN)
+        shutil.rmtree(tmp_path / "predictions"), shutil.rmtree(tmp_path / "states")
+    if method == "full":
+        assert tuned.encoder().n_layers == encoder.n_layers and tuned.model is tuned.model
 
 
 def test_a_byte_of_any_shard_of_an_encoder_is_noticed(encoder, tmp_path):
@@ -667,6 +719,43 @@ def test_the_environment_does_not_change_the_precision(encoder, tmp_path, monkey
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "callers", [partial(torch.autocast, "cpu", torch.bfloat16), torch.no_grad, torch.inference_mode]
+)
+def test_what_the_caller_does_with_torch_does_not_change_a_training(encoder, tmp_path, callers, dtype):
+    recipe = dataclasses.replace(RECIPE, dtype=dtype)
+    plain = fine_tune(OWN, encoder, recipe, store=tmp_path / "plain", **QUIET)
+    expected = plain.losses.tolist(), plain.logits(OWN).tolist()
+    with callers():
+        within = fine_tune(OWN, load_encoder(encoder.folder), recipe, store=tmp_path / "within", **QUIET)
+        assert (within.losses.tolist(), within.logits(OWN).tolist()) == expected
+
+
+def test_bfloat16_is_that_of_the_recipe(encoder, tmp_path):
+    """Without it, the trainer's own autocast would be lost in ours."""
+    losses = [
+        fine_tune(OWN, encoder, dataclasses.replace(RECIPE, dtype=dtype), store=tmp_path, **QUIET).losses
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert 0 < np.abs(losses[0] - losses[1]).max() < 0.1
+
+
+def test_a_forked_child_does_not_wait_for_a_model_in_use(tmp_path):
+    with ThreadPoolExecutor(1) as pool, IN_USE:
+        assert not pool.submit(IN_USE.acquire, blocking=False).result()
+        child = pool.submit(_forked).result()
+    assert child == 0
+
+
+def _forked():
+    """The exit status of a child that takes the lock which another thread of its parent holds."""
+    child = os.fork()
+    if not child:
+        os._exit(not IN_USE.acquire(timeout=5))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_training_leaves_nothing_in_memory(encoder, tmp_path, dtype):
     kinds = TunedModel, training.SafeTrainer, torch.optim.Optimizer
     gc.collect()
@@ -702,6 +791,77 @@ def test_other_code_of_a_prepare_function_is_another_encoder(encoder, tmp_path, 
         digests.append(prepared_encoder(encoder, partial(module.scale), store=tmp_path / "store").digest)
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
     assert digests[0] != digests[1]
+
+
+PREPARES = """import torch
+from own_helper import power
+FACTOR = 2
+@torch.no_grad()
+def scale(model, times=1):
+    for parameter in model.parameters():
+        parameter.mul_(power(FACTOR, times))
+    return model
+"""
+HELPS = "def power(base, times):\n    return base**times\n"
+
+
+@pytest.fixture
+def prepares(tmp_path, monkeypatch):
+    """A function that imports a module of a user's and its helper, as a new process does."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def imported(module=PREPARES, helper=HELPS):
+        for name, text in (("own_prepares", module), ("own_helper", helper)):
+            (tmp_path / f"{name}.py").write_text(text)
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return importlib.import_module("own_prepares")
+
+    yield imported
+    for name in ("own_prepares", "own_helper"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "was", "now"),
+    [
+        ("own_prepares", "mul_(", "div_("),
+        ("own_prepares", "def scale", "if scale:"),  # no Python any more
+        ("own_helper", "base**times", "base*times"),
+    ],
+)
+def test_code_that_was_edited_after_its_import_is_refused(encoder, prepares, tmp_path, file, was, now):
+    prepare, path = partial(prepares().scale), tmp_path / f"{file}.py"
+    before = prepared_encoder(encoder, prepare, store=tmp_path / "before").digest
+    path.write_text(path.read_text().replace(was, now))
+    for call in (
+        lambda: prepared_encoder(encoder, prepare, store=tmp_path / "after"),
+        lambda: fine_tune(OWN, encoder, RECIPE, prepare=prepare, store=tmp_path / "after", **QUIET),
+    ):
+        with pytest.raises(ValueError, match=f"^prepare: {path} was edited after it was imported.*$"):
+            call()
+    assert not (tmp_path / "after").exists()
+    path.write_text(path.read_text().replace(now, was))
+    assert prepared_encoder(encoder, prepare, store=tmp_path / "before").digest == before
+
+
+@pytest.mark.parametrize(("was", "now"), [("FACTOR = 2", "FACTOR = 3"), ("times=1", "times=2")])
+def test_a_constant_that_was_edited_after_its_import_is_not_what_runs(encoder, prepares, tmp_path, was, now):
+    """The key is that of the file as it is now with the constants that the kernel has."""
+    module, path = prepares(), tmp_path / "own_prepares.py"
+    path.write_text(PREPARES.replace(was, now))
+    old = prepared_encoder(encoder, partial(module.scale), store=tmp_path / "store").digest
+    new = prepared_encoder(encoder, partial(prepares(path.read_text()).scale), store=tmp_path / "store").digest
+    assert old != new
+
+
+def test_other_code_of_what_a_prepare_function_imports_is_another_encoder(encoder, prepares, tmp_path):
+    helpers = HELPS, HELPS.replace("**", "*"), f"{HELPS}\n"
+    keys = [prepared.identity_of(partial(prepares(helper=helper).scale, times=3)) for helper in helpers]
+    assert keys[0] not in keys[1:] and keys[1] != keys[2]
+    assert set(keys[0]["code"]) == {"own_prepares", "own_helper"}  # not torch's, not Python's
+    assert prepared.identity_of(partial(prepares().scale, times=3)) == keys[0]
 
 
 def test_another_encoders_folder_is_filled_again(encoder, tmp_path):

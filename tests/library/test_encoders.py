@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_encoders import FAMILIES, PIECES, tiny_folder
 from tokenizers import normalizers, processors
 
@@ -543,6 +545,24 @@ def test_a_hub_id_resolves_to_its_commit(tiny, tmp_path):
     assert said == f"{commit} {load_encoder(tiny).digest}"
 
 
+def test_damage_in_the_cache_of_the_hub_is_named(tiny, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--made-up--encoder"
+    snapshot = repository / "snapshots" / commit
+    shutil.copytree(tiny, snapshot)
+    (repository / "blobs").mkdir()
+    weights = (snapshot / "model.safetensors").read_bytes()
+    blob = repository / "blobs" / hashlib.sha256(weights).hexdigest()
+    blob.write_bytes(weights)
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(blob)
+    statement = f"print(load_encoder('made-up/encoder', revision='{commit}').digest)"
+    assert on_the_hub(statement, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1") == load_encoder(tiny).digest
+    blob.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    said = on_the_hub(statement, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert said.startswith("ValueError: ") and "model.safetensors: is not what the hub gave; delete" in said
+
+
 @pytest.mark.parametrize(
     ("shape", "gigabytes", "tokens"),
     [((24, 1_024), 80, 65_536), ((24, 1_024), 16, 25_700), ((24, 1_024), 4, 6_425), ((6, 384), 0.1, 1_024)],
@@ -625,6 +645,7 @@ CHANGES = {
     "side": ("tokenizer", cut_from_the_left),
     "normalizer": ("tokenizer", lambda encoder: normalise(encoder, "normalizer", normalizers.Replace("a", "b"))),
     "framing": ("tokenizer", lambda encoder: normalise(encoder, "post_processor", processors.ByteLevel())),
+    "code": ("tokenizer", lambda encoder: setattr(encoder.tokenizer, "_encode_plus", print)),
     # a new list: with transformers 5.2 the old one belongs to all tokenizers
     "inputs": ("tokenizer", lambda encoder: setattr(encoder.tokenizer, "model_input_names", ["input_ids"])),
 }
@@ -681,6 +702,61 @@ def test_a_link_to_weights_that_are_gone_is_named(copy):
     (copy / "model.safetensors").symlink_to(copy / "gone")
     with pytest.raises(ValueError, match="copy/model.safetensors: is a broken link, and a file is needed"):
         load_encoder(copy)
+
+
+def hook_all_layer_norms(patched):
+    def turned(module, _, states):
+        return states.roll(1, -1) if isinstance(module, torch.nn.LayerNorm) else None
+
+    return torch.nn.modules.module.register_module_forward_hook(turned).remove
+
+
+def replace_a_function(patched):
+    known = torch.nn.functional.layer_norm
+    patched.setattr(torch.nn.functional, "layer_norm", lambda *inputs, **options: 1.01 * known(*inputs, **options))
+
+
+def register_another_attention(patched):
+    from transformers import AttentionInterface
+
+    known = AttentionInterface()["sdpa"]
+    AttentionInterface.register("sdpa", lambda *inputs, **options: (1.1 * known(*inputs, **options)[0], None))
+    return lambda: AttentionInterface.register("sdpa", known)
+
+
+@pytest.mark.parametrize("change", [hook_all_layer_norms, replace_a_function, register_another_attention])
+def test_what_is_changed_outside_of_the_model_is_noticed(tiny, tmp_path, monkeypatch, change):
+    encoder, reading = load_encoder(tiny), {"max_length": 16, "progress": False, "store": tmp_path / "store"}
+    whole = extract(["A line."], encoder, **reading)
+    with monkeypatch.context() as patched:
+        undo = change(patched)
+        try:
+            with pytest.raises(ValueError, match="encoder: its model gives other numbers than when it was loaded"):
+                extract(["Another."], encoder, **reading)
+        finally:
+            if undo:
+                undo()
+    assert (extract(["A line."], encoder, **reading) == whole).all()
+
+
+def test_an_encoder_is_not_used_where_torch_rounds_what_it_multiplies(tiny, tmp_path, monkeypatch):
+    encoder, reading = load_encoder(tiny), {"max_length": 16, "progress": False, "store": tmp_path / "store"}
+    whole = extract(["A line."], encoder, **reading)
+    product = torch.Tensor.__matmul__  # what set_float32_matmul_precision("medium") does on some processors
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "__matmul__", lambda a, b: product(a.bfloat16(), b.bfloat16()).float())
+        for use in (lambda: extract(["Another."], encoder, **reading), lambda: load_encoder(tiny).model):
+            with pytest.raises(ValueError, match="torch is set to multiply in less than single precision"):
+                use()
+    assert (extract(["A line."], encoder, **reading) == whole).all()
+
+
+def test_the_callers_autocast_changes_nothing(tiny, tmp_path):
+    encoder, reading = load_encoder(tiny), {"max_length": 16, "progress": False}
+    whole = extract(["A line."], encoder, store=tmp_path / "a", **reading)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (extract(["A line."], encoder, store=tmp_path / "b", **reading) == whole).all()
+        assert (extract(["A line."], load_encoder(tiny), store=tmp_path / "c", **reading) == whole).all()
 
 
 def test_a_class_that_is_patched_after_loading_is_noticed(tiny, tmp_path, monkeypatch):

@@ -162,6 +162,31 @@ def test_a_score_on_rows_that_it_was_fitted_on_says_so(model, mr, books, tmp_pat
             each.score(books)
 
 
+def test_a_fit_that_is_interrupted_leaves_the_model_as_it_was(mr, books, encoder, monkeypatch):
+    model = TransferModel().fit(mr, encoder, 20, **FEW)
+    before, settings = model.predict_proba(books), model.settings_
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("tsns_lib.model.fit_classifier", interrupt)
+        model.fit(mr, encoder, 30, pooling="mean", **FEW)
+    assert model.settings_ == settings and (model.predict_proba(books) == before).all()
+
+
+def test_a_model_that_is_fitted_again_meanwhile_answers_as_one_of_the_two(mr, books, encoder):
+    own = [(20, "cls"), (30, "mean")]
+    model = TransferModel().fit(mr, encoder, 20, **FEW)
+    answers = [TransferModel().fit(mr, encoder, k, pooling=p, **FEW).predict_proba(books) for k, p in own]
+    with ThreadPoolExecutor(1) as pool:
+        refits = pool.submit(lambda: [model.fit(mr, encoder, k, pooling=p, **FEW) for k, p in own * 4])
+        while not refits.done():
+            found = model.predict_proba(books)
+            assert any((found == answer).all() for answer in answers)
+        refits.result()
+
+
 def test_three_classes_and_pairs_and_numbers(encoder):
     words = ["dull and slow", "plain and square", "warm and bright"]
     rows = [{"text": f"{words[i % 3]} {i}", "text_pair": f"item {i}", "label": 10 * (i % 3)} for i in range(60)]

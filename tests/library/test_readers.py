@@ -110,6 +110,17 @@ def test_imdb_without_training_texts_is_an_error(tmp_path):
         readers.read_imdb(tar(tmp_path / "a.tar.gz", {"aclImdb/README": b""}))
 
 
+def test_an_archive_without_compression_is_read_to_the_mark_of_its_end(tmp_path):
+    path = tar(tmp_path / "aclImdb_v1.tar", IMDB | {"aclImdb/train/neg/0_1.txt": "Bad\x85 very bad.".encode()})
+    assert rows(readers.read_imdb(path)) == IMDB_ROWS
+    whole = path.read_bytes()
+    header = whole.index(b"aclImdb/README")  # tarfile takes a later header that is damaged for the end
+    for damaged in (whole[:header] + b"b" + whole[header + 1 :], whole[:header]):
+        put(path, damaged)
+        with pytest.raises(ValueError, match=r"aclImdb_v1\.tar: not a whole tar archive \(the mark of its end"):
+            readers.read_imdb(path)
+
+
 def test_a_cut_archive_is_named(tmp_path):
     path = tar(tmp_path / "a.tar.gz", IMDB)
     put(path, path.read_bytes()[:60])

@@ -1,6 +1,7 @@
 """Corpora by name, path and hub id: what loads, what is counted, and every line that a mistake gives."""
 
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -446,6 +447,25 @@ def test_a_hub_corpus_is_read_from_the_cache_at_its_pinned_commit(hub):
     ]
     assert (source.name, source.origin["skipped"], source.origin["rows_read"]) == ("hub:mrpc", {"malformed row": 1}, 3)
     assert (source.origin["repository"], source.origin["commit"]) == ("nyu-mll/glue", mrpc.hub.commit)
+
+
+@pytest.mark.parametrize("name_of", ["sha256", "git"])
+def test_damage_in_the_hubs_cache_is_named(hub, name_of):
+    sst = REGISTRY["sst"]
+    rows = [{"text": "Good .", "label": 1}, {"text": "Bad .", "label": 0}]
+    files = sst.hub.files["train"]
+    put_on_the_hub(hub, sst, dict.fromkeys(files, rows), sst.hub.commit)
+    for file in files:  # the cache links to a file that is named by its checksum
+        (path,) = hub.rglob(file)
+        content = path.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        blob = hub / {"sha256": hashlib.sha256(content).hexdigest(), "git": git}[name_of]
+        path.rename(blob)
+        path.symlink_to(blob)
+    assert load_source("hub:sst").n_rows == 2 * len(files)
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match="is not what the hub gave; delete .*, and it is fetched again"):
+        load_source("hub:sst")
 
 
 def test_a_name_pins_another_commit(hub):

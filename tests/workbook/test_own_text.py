@@ -1,9 +1,15 @@
 """Your own text: what is read and said of it, the scores against scikit-learn's, the rule, and both commands."""
 
+import html
 import json
+import os
 import re
+import resource
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +20,7 @@ from tsns_workbook.own_text import CV, JUDGE, METHODS, METRICS, Corpora, Judged
 from tsns_workbook.project import ProjectError, plan
 
 from tsns_lib import load_encoder, load_source
+from tsns_lib.store import StoreError
 
 GOOD, BAD = "a warm and bright thing", "a dull and slow thing"
 
@@ -262,6 +269,9 @@ def test_from_two_files_to_a_page_and_predictions_on_new_text(tmp_path, monkeypa
     for out, why in [("new.csv", "is the file that is read; name another"), ("no/x.csv", "no is no folder")]:
         assert main(["predict", "reviews-report/model", "new.csv", "--out", out]) == 2
         assert why in capsys.readouterr().err
+    saved = folder / "model/model.json"
+    assert main(["predict", "reviews-report/model", "new.csv", "--out", str(saved)]) == 2
+    assert json.loads(saved.read_text()) and "is the file that is read" in capsys.readouterr().err
     (tmp_path / "new.jsonl").write_text('{"text": "so\\rso"}\n')
     assert main(["predict", "reviews-report/model", "new.jsonl", "--out", "one.csv"]) == 0
     assert len(pd.read_csv(tmp_path / "one.csv")) == 1
@@ -279,3 +289,112 @@ def test_a_tilde_in_an_output_is_the_home_folder(tmp_path, monkeypatch, stars):
     assert own_output.parameters(given | {"source": str(stars), "out": "~/report"})["out"] == str(tmp_path / "report")
     with pytest.raises(FileNotFoundError, match=f"--out: {tmp_path}/nowhere is no folder"):
         own_output.predict("model", str(stars), "~/nowhere/a.csv")
+
+
+# what is written
+
+
+@pytest.mark.parametrize("role", ["source", "target"])
+@pytest.mark.parametrize("name", ["predictions.csv", "neurons.csv", "model/model.json", "model/mine.csv", "link.csv"])
+def test_analyse_does_not_write_over_what_it_reads(tmp_path, monkeypatch, capsys, feelings, role, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    path = tmp_path / ("predictions.csv" if name == "link.csv" else name)
+    os.rename(feelings, path)
+    if name == "link.csv":
+        (tmp_path / name).symlink_to(path)
+    before, other = path.read_bytes(), write(tmp_path / "another.csv", [])
+    arguments = {"source": [name], "target": [other, "--target", name]}[role]
+    assert main(["analyse", *arguments, "--out", "."]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"tsns: --out: {tmp_path / name} lies where results are written; name another folder\n", said)
+    assert path.read_bytes() == before and not (tmp_path / "report.ipynb").exists()
+
+
+@contextmanager
+def room_for(n_bytes):
+    """Files cannot grow beyond this, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def executed(*said):
+    """A notebook as `tsns analyse` executes it, with these sentences in it; the first is the short answer."""
+    cells = [nbformat.v4.new_code_cell(id=name) for name in ("short-answer", *(f"c{n}" for n in range(1, len(said))))]
+    for cell, text in zip(cells, said, strict=True):
+        cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": text})]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+def test_a_full_disk_leaves_the_files_that_were_there(tmp_path):
+    table, notebook = pd.DataFrame({"text": ["a text"] * 9000}), executed("a text " * 9000)
+    writes = {
+        "mine.csv": lambda: own_output.write_table(table, tmp_path / "mine.csv"),
+        "report.ipynb": lambda: own_output.finish(notebook, tmp_path),
+    }
+    for name, call in writes.items():
+        for before in (None, b"whole"):
+            if before:
+                (tmp_path / name).write_bytes(before)
+            with room_for(20_000), pytest.raises(StoreError, match=rf"^{tmp_path / name}: File too large; make room"):
+                call()
+            assert [path.name for path in tmp_path.iterdir()] == ([name] if before else [])
+            assert not before or (tmp_path / name).read_bytes() == before
+        (tmp_path / name).unlink()
+
+
+def test_a_table_goes_through_a_link_and_into_a_pipe(tmp_path):
+    table = pd.DataFrame({"text": ["a"]})
+    (tmp_path / "link.csv").symlink_to(tmp_path / "file.csv")
+    own_output.write_table(table, tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "file.csv").read_text() == '"text"\n"a"\n'
+    own_output.write_table(table, Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()
+
+
+def test_the_page_of_an_earlier_run_goes_before_new_tables_come(tmp_path, monkeypatch):
+    for name in ("report.html", "neurons.csv", "predictions.csv"):
+        (tmp_path / name).write_text("of an earlier run")
+
+    def killed(table, file):
+        assert [path.name for path in tmp_path.iterdir()] == ["neurons.csv"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_output, "neuron_table", lambda model: pd.DataFrame({"layer": [1]}))
+    monkeypatch.setattr(own_output, "predictions", lambda *of: pd.DataFrame({"text": ["a"]}))
+    monkeypatch.setattr(own_output, "write_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        own_output.keep(str(tmp_path), None, None, [])
+    assert (tmp_path / "neurons.csv").read_text() == "layer\n1\n"
+
+
+HOSTILE = "a<svg onload=alert(4)>[x](javascript:alert(2))![y](//example.org/z)$<b>$`<i>`\\<u>&lt;.csv"
+
+
+def test_a_name_of_a_file_is_text_in_the_page(tmp_path):
+    source = load_source(write(tmp_path / "a.csv", [f"{'xy'[i % 2]} {i},{i % 2}" for i in range(9)], "text,label"))
+    source = replace(source, name=HOSTILE)
+    corpora = Corpora(source, replace(source, name=f"b{HOSTILE}"), False)
+    reading = own_text.reading_table(corpora, load_encoder(), 16)
+    scores = scored(HOSTILE, TSNS=(0, 0))
+    answer = own_text.advice(own_text.choose(scores), scores)
+    notebook = executed(answer, *own_text.warnings_of(corpora, reading), f"**{HOSTILE}**, 9 rows; `model` and 'it'")
+    assert HOSTILE in own_output.finish(notebook, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert not re.search(r"<(svg|img|[biu])\b|<a [^>]*javascript", page)
+    shown = html.unescape(re.sub(r"<[^>]*>", "", page))
+    assert "a<svg onload=alert(4)>[x](javascript:alert(2))![y](//example.org/z)$<b>$" in shown
+    assert "<code>model</code> and 'it'" in page and "<strong>Use TSNS</strong>: balanced" in page
+    saved = nbformat.read(tmp_path / "report.ipynb", as_version=4)
+    assert all("<" not in output.data["text/markdown"] for cell in saved.cells for output in cell.outputs)
+
+
+def test_a_formula_in_the_name_of_a_file_is_drawn_as_it_is():
+    rows = pd.concat([scored(), scored(r"$\nothing{$.csv", TSNS=(0, 0))])
+    figure = own_text.score_figure(rows, generated=False)
+    assert figure.axes[0].get_legend().get_texts()[1].get_text() == r"\$\nothing{\$.csv"
+    figure.canvas.draw()

@@ -1,5 +1,6 @@
 """A corpus of Table 1 from the Hugging Face hub: the named files of one commit, or copies of them in a folder."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,16 @@ def read_hub(corpus: Corpus, split: str, revision: str | None = None) -> tuple[R
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise ConnectionError(f"hub:{corpus.name}: cannot read {repository} at {commit} ({reason})") from error
-    return read_copies(corpus, [Path(file) for file in files]), commit
+    return read_copies(corpus, [_checked(Path(file)) for file in files]), commit
+
+
+def _checked(file: Path) -> Path:
+    """A file of the hub's cache, which links to what is named by its checksum: sha256, or git's of small files."""
+    name, content = file.resolve().name, file.read_bytes()
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", name) and name not in (git, hashlib.sha256(content).hexdigest()):
+        raise ValueError(f"{file}: is not what the hub gave; delete {file.resolve()}, and it is fetched again")
+    return file
 
 
 def read_copies(corpus: Corpus, files: Sequence[Path]) -> Reading:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsns_lib.validation import EXACT, shown
+from tsns_lib.validation import EXACT, INVISIBLE, is_blank, shown
 
 LARGEST = 2**63 - 1  # labels are stored in 64 bits
 
@@ -93,9 +93,13 @@ def meant(classes: list[int], numbers: Mapping[str, int], meaning: Mapping[Any, 
 
 
 def plain(name: Any) -> str:
-    """The name of a class as text: 1.0 is 1, and a letter with its accent is one character, however it was typed."""
-    whole = isinstance(name, float | np.floating) and float(name).is_integer()
-    return unicodedata.normalize("NFC", str(int(name) if whole else name)).strip()
+    """The name of a class as text: 1.0 is 1, and what looks the same is the same, however it was typed."""
+    if isinstance(name, float | np.floating) and float(name).is_integer():
+        name = int(name)
+    text = unicodedata.normalize("NFC", str.__str__(name) if isinstance(name, str) else str(name))  # of an Enum, too
+    while text != (shorter := text.strip().strip(INVISIBLE)):
+        text = shorter
+    return text
 
 
 def listed(names: Iterable[str]) -> str:
@@ -105,9 +109,9 @@ def listed(names: Iterable[str]) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: white space, None, NaN, NaT or pandas.NA."""
+    """Whether a cell holds nothing: a blank text, None, NaN, NaT or pandas.NA."""
     if isinstance(value, str):
-        return not value.strip()
+        return is_blank(value)
     if isinstance(value, Decimal):  # pandas fails on one that signals
         return value.is_nan()
     return value is None or bool(pd.api.types.is_scalar(value) and pd.isna(value))

@@ -6,6 +6,7 @@ left out. Whatever is skipped or repaired on the way is counted.
 """
 
 import gzip
+import io
 import json
 import lzma
 import math
@@ -25,6 +26,7 @@ Row = tuple[str, str | None, int | str]  # text, text_pair, label; a str as labe
 
 MAX_TEXT = 16_000_000  # characters of a text and bytes of a line: no text is longer, a damaged file may be
 MAX_MEMBER = 100_000_000  # bytes of a file in an archive; the official ones have 2 MB at most
+CHUNK = 1 << 20  # bytes that are read at once
 BOMB = "unpacks to more than 100 times its size"
 MALFORMED = "malformed row"
 NO_TEXT = "missing text"
@@ -259,6 +261,40 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, _decode(line, f"{path}, line {number}", "utf-8-sig" if number == 1 else "utf-8")
 
 
+class _Streams(io.RawIOBase):
+    """The streams of an .xz file, one after the other; `lzma.open` takes a damaged one for the end of the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._stream = path.open("rb"), lzma.LZMADecompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        while not data:
+            more = self._file.read(CHUNK) if self._stream.eof or self._stream.needs_input else b""
+            if self._stream.eof:
+                following = (self._stream.unused_data + more).lstrip(b"\0")  # zeros may stand between streams
+                if not following and not more:
+                    return 0
+                if following:
+                    self._stream, more = lzma.LZMADecompressor(), following
+            elif self._stream.needs_input and not more:
+                raise EOFError("ends within a stream")
+            data = self._stream.decompress(more, len(buffer)) if not self._stream.eof else b""
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _whole_xz(path: Path, _: str) -> IO[bytes]:
+    return io.BufferedReader(_Streams(path))
+
+
 def _only_member(path: Path, _: str) -> IO[bytes]:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
@@ -268,7 +304,7 @@ def _only_member(path: Path, _: str) -> IO[bytes]:
 
 
 # how a packed file is opened, by its ending
-PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zip": _only_member}
+PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": _whole_xz, ".zip": _only_member}
 
 
 def _decode(content: bytes, name: str, encoding: str = "utf-8-sig") -> str:
@@ -308,8 +344,12 @@ def _members(path: Path, pattern: str) -> tuple[list[tuple[re.Match[str], bytes]
                 if (left := left - member.size) < 0:  # what is not read has to be unpacked too
                     break
             # the checksum of a compressed archive is its last word, and is compared when it is reached
-            while left >= 0 and archive.fileobj is not None and (rest := archive.fileobj.read(1 << 20)):
+            while left >= 0 and archive.fileobj is not None and (rest := archive.fileobj.read(CHUNK)):
                 left -= len(rest)
+            if isinstance(archive.fileobj, io.BufferedReader) and left >= 0:  # not compressed: there is no checksum
+                archive.fileobj.seek(archive.offset)
+                if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("the mark of its end is missing")
         if left < 0:
             raise ValueError(f"{path}: {BOMB}")
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from filelock import FileLock
 from tsns_lib.corpora.sources import Source
 from tsns_lib.encoders import DTYPES, Encoder, check_encoder, own_dtype, quiet_transformers
 from tsns_lib.extraction import GPU_TOKEN_BUDGET, TOKEN_BUDGET, batches, encoded, texts_digest, texts_of
+from tsns_lib.loaded import changed, remember
 from tsns_lib.sampling import derive_seed
 from tsns_lib.store import Entry, Store, StoreError, atomic, content_hash, sha256_of
 from tsns_lib.store.files import once
@@ -40,6 +42,7 @@ TENSORS = "tensors.safetensors"
 CHECKPOINTS = "checkpoints"
 # A model's hooks, gradients and mode are seen by all threads, so one at a time works with a trained model.
 IN_USE = threading.RLock()
+os.register_at_fork(after_in_child=IN_USE._at_fork_reinit)  # type: ignore[attr-defined]
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +108,14 @@ class FineTuned:
     def model(self) -> "TunedModel":
         """The model in evaluation mode and single precision, on the encoder's device.
 
-        Only one model stays in memory, the last that was asked for.
+        Only one model stays in memory, the last that was asked for. A ValueError says that it was changed since.
         """
-        return _loaded(self)
+        with IN_USE:  # its own hooks are no change
+            loaded = _loaded(self)
+            if changed(loaded):
+                fault = "the model was changed after it was loaded; call fine_tune again, and change a copy"
+                raise ValueError(f"{self.source.name}: {fault}")
+            return loaded.model
 
     @property
     def is_trained(self) -> bool:
@@ -137,7 +145,8 @@ class FineTuned:
         """The trained layers as an encoder like any other: for extraction, or to train on."""
         if self.shape["adapted"]:
             raise ValueError("encoder: a model with adapters is no plain encoder; tune with method='full'")
-        return stored_encoder(self.start, lambda: self.model.encoder, {"finetuned": self.entry.key}, self.store)
+        with IN_USE:  # before the lock of `quiet_transformers`, as everywhere
+            return stored_encoder(self.start, lambda: self.model.encoder, {"finetuned": self.entry.key}, self.store)
 
     def _predictions(self, texts: list[str], pairs: list[str] | None) -> Entry:
         return self.store.entry("predictions", {"finetuned": self.entry.key, "texts": texts_digest(texts, pairs)})
@@ -167,7 +176,9 @@ class FineTuned:
 
 
 @lru_cache(maxsize=1)
-def _loaded(finetuned: FineTuned) -> "TunedModel":
+def _loaded(finetuned: FineTuned) -> Any:
+    """The model as it was loaded, for `changed`."""
+    import torch
     from safetensors.torch import load_file
 
     from tsns_workbook.finetuning.model import TunedModel, fresh_model
@@ -175,10 +186,13 @@ def _loaded(finetuned: FineTuned) -> "TunedModel":
     path = finetuned.folder / TENSORS
     if not finetuned.is_trained:
         raise StoreError(f"{path}: is missing or not as it was written; call fine_tune again, which trains it again")
-    with quiet_transformers():
+    with quiet_transformers(), torch.inference_mode(False):  # of the caller: its tensors count no writes
         model = TunedModel(fresh_model(finetuned.start), **finetuned.shape, seed=0)
-    model.load_state_dict(model.state_dict() | load_file(path))
-    return model.to(finetuned.start.device).eval()
+        model.load_state_dict(model.state_dict() | load_file(path))
+        vars(model)["config"] = model.encoder.config  # which `remember` reads, too
+        loaded = SimpleNamespace(model=model.to(finetuned.start.device).eval())
+    remember(loaded, "model")
+    return loaded
 
 
 def rows_of(encoder: Encoder, texts: list[str], pairs: list[str] | None, max_length: int) -> list[dict[str, list[int]]]:
@@ -393,7 +407,9 @@ def _train(finetuned: FineTuned, training: Training, only_for: Any, progress: bo
     rows: list[dict[str, Any]] = [{**row, "labels": number} for row, number in zip(tokens, numbers, strict=True)]
     unseen = None if only_for is None else texts_of(only_for, None)
     tried = tokens[: recipe.batch_size] if unseen is None else rows_of(encoder, *unseen, recipe.max_length)
-    with quiet_transformers():  # other threads wait here: PyTorch's generator, which training seeds, is theirs too
+    # Other threads wait here: PyTorch's generator, which training seeds, is theirs too. A caller may compute without
+    # gradients.
+    with quiet_transformers(), torch.inference_mode(False), torch.enable_grad():
         start = fresh_model(encoder)
         pretrained = {f"encoder.{name}": tensor.clone() for name, tensor in start.state_dict().items()}
         if training.prepare is not None:

@@ -1,22 +1,30 @@
 """Encoders that a function makes from another, kept in the store as folders that load like any other's."""
 
 import functools
+import itertools
+import json
 import logging
 import pkgutil
 import shutil
+import sys
+import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import version
+from inspect import isclass, isfunction, ismodule, unwrap
 from os import PathLike
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from tsns_lib.encoders import SEAL, WEIGHTS_INDEX, Encoder, check_encoder, load_encoder, quiet_transformers, seal
-from tsns_lib.store import Entry, Store, StoreError, code_digest
+from tsns_lib.store import Entry, Store, StoreError, code_digest, content_hash
+from tsns_lib.store.files import once
 from tsns_lib.store.manifest import plain
 
 if TYPE_CHECKING:
@@ -175,7 +183,7 @@ def identity_of(prepare: Callable[..., Any] | None) -> dict[str, Any] | None:
         named = plain({"function": f"{module}.{path}", "args": prepare.args, "keywords": prepare.keywords})
     except (TypeError, ValueError) as error:
         raise ValueError(f"prepare: the arguments of {module}.{path} are not plain JSON: {error}") from None
-    return named | {"versions": drawn_by(), "code": code_digest(str(module))}
+    return named | {"versions": drawn_by(), "code": _code_of(str(module))}
 
 
 def as_keyed(prepare: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,6 +192,63 @@ def as_keyed(prepare: Callable[..., Any]) -> Callable[..., Any]:
     if named is None:
         raise ValueError("prepare: expected functools.partial of a function of a module, got None")
     return functools.partial(prepare.func, *named["args"], **named["keywords"])  # type: ignore[attr-defined]
+
+
+def _code_of(name: str) -> dict[str, list[str]]:
+    """Digests of what runs: of a module and of the modules of the user's that it imports, their files and constants.
+
+    A ValueError says where a function is not as the file has it now: the digest would be of code that does not run.
+    """
+    found: dict[str, list[str]] = {}
+    left = [name]
+    while left:
+        name = left.pop()
+        values = {key: value for key, value in vars(sys.modules[name]).items() if not key.startswith("__")}
+        _check_as_imported(sys.modules[name], values.values())
+        constants = {key: value for key, value in values.items() if not ismodule(value)}
+        kept = json.dumps(constants, default=_defaults, skipkeys=True)  # the file may have others since its import
+        found[name] = [code_digest(name), content_hash([kept.encode()])]
+        used = {str(getattr(each, "__name__" if ismodule(each) else "__module__", None)) for each in values.values()}
+        left = [each for each in {*left, *used} - found.keys() if _is_the_users(each)]
+    return found
+
+
+def _defaults(value: Any) -> Any:
+    """Of a function, its arguments' values, which are no part of its code; nothing of all else."""
+    inner = unwrap(value) if isfunction(value) else None
+    return [inner.__defaults__, inner.__kwdefaults__] if isfunction(inner) else None
+
+
+def _is_the_users(name: str) -> bool:
+    """Whether a module is neither of Python nor installed nor of this project, whose versions stand for its code."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if not file or name.partition(".")[0] in ("tsns_lib", "tsns_workbook"):
+        return False
+    places = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
+    return not any(Path(file).is_relative_to(folder) for folder in places if folder)
+
+
+def _check_as_imported(module: ModuleType, values: Iterable[Any]) -> None:
+    file = str(module.__file__)
+    if not isinstance(module.__loader__, SourceFileLoader):  # pytest writes the code of tests anew
+        return
+    codes = once(_codes, Path(file))
+    methods = [vars(each).values() for each in values if isclass(each)]
+    for each in map(unwrap, filter(callable, itertools.chain(values, *methods))):
+        code = getattr(each, "__code__", None)
+        if code and code.co_filename == file and code not in codes:
+            raise ValueError(f"prepare: {file} was edited after it was imported; restart the kernel")
+
+
+def _codes(file: Path) -> set[CodeType]:
+    """The code of every function in a file as it is now."""
+    try:
+        codes = [compile(file.read_bytes(), str(file), "exec", dont_inherit=True)]
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"prepare: {file} was edited after it was imported, and is no Python now: {error}") from None
+    for code in codes:  # it grows meanwhile
+        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
+    return set(codes)
 
 
 def _found(module: str | None, path: str) -> Any:

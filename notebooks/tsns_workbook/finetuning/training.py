@@ -154,7 +154,15 @@ def train(
         log_level="error",
     )
     checkpoint = _newest(checkpoints)
-    with bar(show=progress, desc="fine-tuning", unit="step") as shown, _callers_streams(), _few_objects(encoder):
+    # A caller's autocast is not the recipe's. What the trainer's own casts is not kept from step to step: PyTorch
+    # forgets it only where the outermost autocast ends, and by then the weights are others.
+    kind = encoder.device.partition(":")[0]
+    with (
+        torch.autocast(kind, enabled=False, cache_enabled=False),
+        bar(show=progress, desc="fine-tuning", unit="step") as shown,
+        _callers_streams(),
+        _few_objects(encoder),
+    ):
         try:
             trainer = SafeTrainer(
                 model,
