@@ -243,7 +243,7 @@ def _check_as_imported(module: ModuleType, values: Iterable[Any]) -> None:
 def _codes(file: Path) -> set[CodeType]:
     """The code of every function in a file as it is now."""
     try:
-        codes = [compile(file.read_bytes(), str(file), "exec", dont_inherit=True)]
+        codes = [SourceFileLoader("", str(file)).source_to_code(file.read_bytes(), str(file))]
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"prepare: {file} was edited after it was imported, and is no Python now: {error}") from None
     for code in codes:  # it grows meanwhile
