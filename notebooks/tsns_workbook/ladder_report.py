@@ -122,8 +122,8 @@ def ladder_answer(frame: pd.DataFrame, chosen: Key, *, metric: str = "accuracy")
         gain = _points(last[ahead], last[f"{ahead}_low"], last[f"{ahead}_high"])
         sentences.append(
             f"**{POOLING_NAMES[str(pooling)]}**: {label(*chosen)} {reached.format(f'{own[metric]:.1f}')}"
-            f" ({own[f'{metric}_low']:.1f} to {own[f'{metric}_high']:.1f}); the last layer is behind by {gain} points."
-            f" It is {'; '.join(lists)}."
+            f" ({own[f'{metric}_low']:.1f} to {own[f'{metric}_high']:.1f});"
+            f" its lead over the last layer is {gain} points. It is {'; '.join(lists)}."
         )
     return "\n\n".join(sentences)
 

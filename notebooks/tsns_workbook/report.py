@@ -162,7 +162,7 @@ def encoder_table(encoder: Any) -> pd.DataFrame:
         "layers × neurons": f"{encoder.n_layers} × {encoder.hidden_size:,} = {encoder.n_neurons:,}",
         "dtype": encoder.dtype,
         "commit": encoder.revision or "not from a hub",
-        "fingerprint": encoder.digest[:16],
+        "digest": encoder.digest[:16],
     }
     known = card(encoder)
     if known is None:

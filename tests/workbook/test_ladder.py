@@ -139,7 +139,9 @@ def test_the_answer_sorts_every_rung_by_its_interval(grid):
     frame = ladder_report.ladder_frame(ladders, ("tsns", 50))
     answer = ladder_report.ladder_answer(frame, ("tsns", 50))
     gain = difference(ladders["cls"]["accuracy"], ("tsns", 50), ("last_layer", 384))
-    assert f"the last layer is behind by {gain.estimate:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) points" in answer
+    assert (
+        f"its lead over the last layer is {gain.estimate:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) points" in answer
+    )
     named = set(frame["method"]) - {"tsns"}
     assert all(ladder_report.label(method, 0) in answer for method in named if TRANSDUCTIVE not in method)
     table = ladder_report.ladder_table(frame, ("tsns", 50), generated=True)
