@@ -100,8 +100,8 @@ def state_of(loaded: Any) -> Any:
     """
     if not hasattr(loaded, "parameters"):
         sides = loaded.truncation_side, loaded.padding_side, loaded.split_special_tokens
-        own, kind = filter(callable, vars(loaded).values()), type(loaded)
-        code = kind.__call__, getattr(kind, "_encode_plus", None), *own
+        kind, functions = type(loaded), filter(callable, vars(loaded).values())
+        code = kind.__call__, getattr(kind, "_encode_plus", None), *functions
         return len(loaded), sides, loaded.all_special_tokens, list(loaded.model_input_names), code
     modules = list(loaded.modules())
     named = [(each, name, value) for each in modules for name, value in list(vars(each).items()) if name[0] != "_"]

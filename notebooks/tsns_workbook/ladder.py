@@ -5,6 +5,7 @@ its own unlabelled rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -15,16 +16,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tsns_lib import SingleTSNS, extract, transfer_grid
+from tsns_lib import extract, transfer_grid
+from tsns_lib.aggregation import select
 from tsns_lib.classifier import computable, cv_accuracy, cv_best_C, fit_on, one_thread, scaler_of, scores
 from tsns_lib.executors import bar
+from tsns_lib.importance import Forest, Resamples
 from tsns_lib.sampling import derive_seed, run_seed
 from tsns_lib.transfer import Pool, parts_of, pool_of, random_neurons
 from tsns_workbook.crossed import corpus_weights, refitted, replicated_scores
 
 SELECTIONS = ("tsns", "multi_tsns")
 CONTROLS = ("random of the same layers", "f_test")  # where these show the same gain, the selection is not its cause
-FOREST = ("n_resamples", "fraction", "n_trees", "max_depth", "engine", "tol", "store", "scheduler")  # of a selector
+FOREST = ("n_resamples", "fraction", "n_trees", "max_depth", "engine", "tol")
 TRANSDUCTIVE = " (own z)"
 
 
@@ -174,10 +177,13 @@ def _rungs(
         return
     selections = known[known["method"].isin(SELECTIONS)]
     if len(pool.members) > 1:  # as if the sources were one
-        forest = {name: settings[name] for name in FOREST if name in settings}
-        for run in range(selections["run"].nunique()):
-            single = SingleTSNS(chosen_k, random_state=run_seed(seed, run, pool.name), **forest)
-            yield fitted("tsns", chosen_k, run, single.fit(pool.X, pool.y).selected_)
+        forest = Forest(**{name: settings[name] for name in FOREST if name in settings})
+        where = {name: settings[name] for name in ("store", "scheduler") if name in settings}
+        seeds = [run_seed(seed, run, pool.name) for run in range(selections["run"].nunique())]
+        resamples = Resamples(pool.X, pool.y, replace(forest, seed=seeds[0]), **where)
+        for run, own_seed in enumerate(seeds):
+            grown = resamples.of_run(own_seed).enough_for([chosen_k])[chosen_k]
+            yield fitted("tsns", chosen_k, run, select([grown.q], chosen_k, [1.0]).neurons)
     yield Rung("TF-IDF", 0, 0, fit_words(texts, pool.y), None)
     layers = np.arange(encoder.n_neurons).reshape(encoder.n_layers, encoder.hidden_size)
     seed_of_folds = derive_seed(seed, "folds", pool.name)
