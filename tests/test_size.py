@@ -20,7 +20,7 @@ def n_lines(path):
 
 def test_the_library_is_thin():
     # 6,000 for the method, the rest for one's own text and for refusing what is wrong
-    assert sum(map(n_lines, LIBRARY)) <= 7110
+    assert sum(map(n_lines, LIBRARY)) <= 7120
     assert len(LIBRARY) <= 40
     assert len([path for path in LIBRARY if path.parent.name == "tsns_lib"]) <= 17
 

@@ -78,6 +78,7 @@ class TransferModel:
     """
 
     _store: Store | str | os.PathLike | None = None  # that of `fit`; of a loaded model the environment's
+    _rows: NDArray[Any] = np.zeros(0, np.uint64)  # hashes of the rows that it was fitted on, which older files lack
 
     def fit(
         self,
@@ -260,10 +261,9 @@ class TransferModel:
         rows = pd.DataFrame({"text": "", "text_pair": "" if facts["pairs"] else None, "label": answers["present"]})
         origin = {"kind": "saved", "labels": answers["labels"]}
         known = Source(answers["name"], answers["task"], "train", rows, origin, tuple(answers["classes"]))
-        seen = tensors.get("rows", np.zeros(0, np.uint64))  # which older files lack
         stability = float("nan") if facts["stability"] is None else facts["stability"]
         found = encoder, tensors["selected"], stability, known, make_pipeline(scaler, classifier)
-        return model._keep(*found, facts["C"], facts["settings"], seen)
+        return model._keep(*found, facts["C"], facts["settings"], tensors.get("rows", cls._rows))
 
     def _now(self) -> Self:
         """A copy of the model as it is now, whatever another thread fits meanwhile."""

@@ -340,9 +340,15 @@ def test_a_packed_table_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp
 def test_every_stream_of_an_xz_file_is_read_or_its_damage_is_named(tmp_path):
     path, content = tmp_path / "own.csv.xz", "text,label\n" + "good,1\nbad,0\n" * 20
     first, second = (lzma.compress(part.encode()) for part in (content, "fine,1\n" * 10))
-    for between in (b"", bytes(8), bytes(2 * readers.CHUNK)):  # zeros may stand between two streams
+    for between in (b"", bytes(8), bytes(2 << 20)):  # zeros may stand between two streams
         path.write_bytes(first + between + second + between)
         assert load_source(path).n_rows == 50
+    path.write_bytes(
+        lzma.compress(b"text,label\n") + b"".join(lzma.compress(b"good,%d\n" % (i % 2)) for i in range(3_000))
+    )
+    started = time.perf_counter()
+    assert load_source(path).n_rows == 3_000
+    assert time.perf_counter() - started < 10  # each stream is read once, whatever follows it
     for where in range(12):  # of the second stream's header
         damaged = bytearray(second)
         damaged[where] ^= 1

@@ -244,7 +244,7 @@ def test_what_float16_cannot_hold_is_not_stored(folder, tmp_path, threaded_worke
     assert list((tmp_path / "store").rglob("*.npy")) == []
 
 
-def test_a_child_that_is_forked_while_a_thread_reads_does_not_wait_for_ever(folder):
+def test_a_child_that_is_forked_while_a_thread_reads_does_not_wait_for_ever(folder, tmp_path):
     reading, forked = threading.Event(), threading.Event()
 
     def hold():
@@ -253,7 +253,7 @@ def test_a_child_that_is_forked_while_a_thread_reads_does_not_wait_for_ever(fold
             assert forked.wait(60)
 
     encoder = load_encoder(folder)
-    extraction.encoded(encoder, ["a line"], None, 8)  # what it needs is loaded before the fork
+    extract(["a line"], encoder, max_length=8, progress=False, store=tmp_path / "parent")
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(hold)
         assert reading.wait(60)
@@ -262,8 +262,8 @@ def test_a_child_that_is_forked_while_a_thread_reads_does_not_wait_for_ever(fold
             signal.alarm(20)
             for each in (encoder, load_encoder(folder)):
                 extraction.encoded(each, ["a line"], None, 8)
-            with extraction._SETTING_UP:
-                os._exit(0)
+            extract(["a line"], encoder, max_length=8, progress=False, store=tmp_path / "child")
+            os._exit(0)
         forked.set()
         held.result()
     assert os.waitpid(child, 0)[1] == 0

@@ -856,6 +856,28 @@ def test_a_constant_that_was_edited_after_its_import_is_not_what_runs(encoder, p
     assert old != new
 
 
+def test_what_a_prepare_function_does_not_read_is_not_in_its_key(prepares):
+    others = """
+import os, time
+from unittest.mock import call
+ITSELF = []
+ITSELF.append(ITSELF)
+STARTED, DIGITS, DEEP = time.time(), 2**20000, []
+for _ in range(3000):
+    DEEP = [DEEP]
+def unknown(x, among=frozenset("abc")):
+    return x in {"a", "b", "c"} or 1e999 - 1e999
+"""
+    keys = [prepared.identity_of(partial(prepares(PREPARES + others).scale)) for _ in range(2)]
+    assert keys[0] == keys[1]  # another import, at another time
+
+
+def test_a_line_above_a_prepare_function_is_no_edit_of_it(encoder, prepares, tmp_path):
+    prepare, path = partial(prepares().scale), tmp_path / "own_prepares.py"
+    path.write_text(f"# A comment.\n{PREPARES}")
+    assert prepared_encoder(encoder, prepare, store=tmp_path / "store").n_neurons == encoder.n_neurons
+
+
 def test_other_code_of_what_a_prepare_function_imports_is_another_encoder(encoder, prepares, tmp_path):
     helpers = HELPS, HELPS.replace("**", "*"), f"{HELPS}\n"
     keys = [prepared.identity_of(partial(prepares(helper=helper).scale, times=3)) for helper in helpers]

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 from sklearn.exceptions import NotFittedError
 
 from tsns_lib import TransferModel, fingerprint, load_encoder, load_source, transfer_grid
+from tsns_lib.model import FACTS, TENSORS, _sealed
 from tsns_lib.store import StoreError
 
 FEW = {"n_resamples": 9, "n_trees": 40, "max_length": 48, "progress": False}
@@ -160,6 +163,17 @@ def test_a_score_on_rows_that_it_was_fitted_on_says_so(model, mr, books, tmp_pat
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             each.score(books)
+
+
+def test_a_model_of_an_older_version_is_read_and_warns_of_no_rows(model, mr, tmp_path):
+    model.save(tmp_path)
+    facts, tensors = json.loads((tmp_path / FACTS).read_text()), load_tensors((tmp_path / TENSORS).read_bytes())
+    content = save_tensors({name: tensor for name, tensor in tensors.items() if name != "rows"})
+    (tmp_path / TENSORS).write_bytes(content)
+    (tmp_path / FACTS).write_bytes(_sealed({name: fact for name, fact in facts.items() if name != "digest"}, content))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert TransferModel.load(tmp_path).score(mr) > 0.65
 
 
 def test_a_fit_that_is_interrupted_leaves_the_model_as_it_was(mr, books, encoder, monkeypatch):

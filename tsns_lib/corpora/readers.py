@@ -273,16 +273,17 @@ class _Streams(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = b""
         while not data:
-            more = self._file.read(CHUNK) if self._stream.eof or self._stream.needs_input else b""
+            more = b""
             if self._stream.eof:
-                following = (self._stream.unused_data + more).lstrip(b"\0")  # zeros may stand between streams
-                if not following and not more:
-                    return 0
-                if following:
-                    self._stream, more = lzma.LZMADecompressor(), following
-            elif self._stream.needs_input and not more:
+                more = self._stream.unused_data.lstrip(b"\0")  # zeros may stand between streams
+                while not more:
+                    if not (block := self._file.read(io.DEFAULT_BUFFER_SIZE)):
+                        return 0
+                    more = block.lstrip(b"\0")
+                self._stream = lzma.LZMADecompressor()
+            elif self._stream.needs_input and not (more := self._file.read(io.DEFAULT_BUFFER_SIZE)):
                 raise EOFError("ends within a stream")
-            data = self._stream.decompress(more, len(buffer)) if not self._stream.eof else b""
+            data = self._stream.decompress(more, len(buffer))
         buffer[: len(data)] = data
         return len(data)
 

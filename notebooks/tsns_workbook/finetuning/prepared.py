@@ -9,7 +9,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import version
@@ -204,51 +204,78 @@ def _code_of(name: str) -> dict[str, list[str]]:
     while left:
         name = left.pop()
         values = {key: value for key, value in vars(sys.modules[name]).items() if not key.startswith("__")}
-        _check_as_imported(sys.modules[name], values.values())
-        constants = {key: value for key, value in values.items() if not ismodule(value)}
-        kept = json.dumps(constants, default=_defaults, skipkeys=True)  # the file may have others since its import
-        found[name] = [code_digest(name), content_hash([kept.encode()])]
+        read = _names_read(sys.modules[name], values.values())
+        kept = [(key, _constant(value)) for key, value in values.items() if key in read or isfunction(_inner(value))]
+        found[name] = [code_digest(name), content_hash([json.dumps(kept).encode()])]  # the file may have others by now
         used = {str(getattr(each, "__name__" if ismodule(each) else "__module__", None)) for each in values.values()}
         left = [each for each in {*left, *used} - found.keys() if _is_the_users(each)]
     return found
 
 
-def _defaults(value: Any) -> Any:
-    """Of a function, its arguments' values, which are no part of its code; nothing of all else."""
-    inner = unwrap(value) if isfunction(value) else None
-    return [inner.__defaults__, inner.__kwdefaults__] if isfunction(inner) else None
+def _constant(value: Any) -> str:
+    """A value in JSON, if it has one; of a function the values of its arguments, which are no part of its code."""
+    if isfunction(inner := _inner(value)):
+        value = inner.__defaults__, inner.__kwdefaults__
+    try:
+        return json.dumps(value, default=lambda _: None, skipkeys=True)
+    except (ValueError, RecursionError):  # it holds itself, or is too deep or too long
+        return ""
+
+
+def _inner(value: Any) -> Any:
+    """The function within what decorates it."""
+    try:
+        return unwrap(value)
+    except ValueError:  # a stand-in that has every attribute
+        return None
 
 
 def _is_the_users(name: str) -> bool:
     """Whether a module is neither of Python nor installed nor of this project, whose versions stand for its code."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if not file or name.partition(".")[0] in ("tsns_lib", "tsns_workbook"):
+    file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
+    if not file.is_file() or name.partition(".")[0] in ("tsns_lib", "tsns_workbook"):
         return False
-    places = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
-    return not any(Path(file).is_relative_to(folder) for folder in places if folder)
+    places = map(sysconfig.get_path, ("stdlib", "platstdlib"))
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    return not installed and not any(file.is_relative_to(folder) for folder in places if folder)
 
 
-def _check_as_imported(module: ModuleType, values: Iterable[Any]) -> None:
+def _names_read(module: ModuleType, values: Collection[Any]) -> set[str]:
+    """The names that functions of a module read; a ValueError where one is not as the file has it now."""
     file = str(module.__file__)
     if not isinstance(module.__loader__, SourceFileLoader):  # pytest writes the code of tests anew
-        return
+        return set(vars(module))
     codes = once(_codes, Path(file))
+    known = set(map(_essence, codes))
     methods = [vars(each).values() for each in values if isclass(each)]
-    for each in map(unwrap, filter(callable, itertools.chain(values, *methods))):
+    for each in map(_inner, itertools.chain(values, *methods)):
         code = getattr(each, "__code__", None)
-        if code and code.co_filename == file and code not in codes:
+        if isinstance(code, CodeType) and code.co_filename == file and _essence(code) not in known:
             raise ValueError(f"prepare: {file} was edited after it was imported; restart the kernel")
+    return {name for code in codes for name in code.co_names}
 
 
-def _codes(file: Path) -> set[CodeType]:
-    """The code of every function in a file as it is now."""
+def _codes(file: Path) -> list[CodeType]:
+    """The code of every function and class in a file as it is now."""
     try:
         codes = [SourceFileLoader("", str(file)).source_to_code(file.read_bytes(), str(file))]
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"prepare: {file} was edited after it was imported, and is no Python now: {error}") from None
     for code in codes:  # it grows meanwhile
         codes += [each for each in code.co_consts if isinstance(each, CodeType)]
-    return set(codes)
+    return codes[1:]
+
+
+def _essence(code: CodeType) -> tuple[Any, ...]:
+    """What code does, without the numbers of its lines; two NaN are equal here."""
+    constants: list[Any] = []
+    for each in code.co_consts:
+        if isinstance(each, frozenset):  # its order is chance
+            constants.append(sorted(map(repr, each)))
+        else:
+            constants.append(_essence(each) if isinstance(each, CodeType) else each)
+    arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    return code.co_qualname, code.co_code, code.co_names, code.co_varnames, arguments, repr(constants)
 
 
 def _found(module: str | None, path: str) -> Any:
