@@ -34,10 +34,7 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
 
 
 def try_out(model: Any, n_layers: int) -> np.ndarray:
-    """Let a model read three tokens, so that what does not run is an error now, and keep its answer for `check_answer`.
-
-    Attention can hide a NaN in weights.
-    """
+    """What a model makes of three tokens, so that what does not run is an error now; attention can hide a NaN."""
     states = answer_of(model)
     if (found := len(states) - 1) != n_layers:
         raise ValueError(f"config.json names {n_layers} layers, and the model has {found}")
